@@ -1,0 +1,1 @@
+"""Losses: assignment of predictions to objects, and the terms that follow from it."""

@@ -1,0 +1,42 @@
+"""Ground truth of a batch, padded to one number of boxes an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Objects of B images.
+
+    Attributes:
+        boxes: [B, M, 4] float, xyxy in network pixels; padding is zero.
+        labels: [B, M] int64 class indices; padding is -1.
+        ignored: [B, K, 4] float, regions that are neither object nor background; padding is zero.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """[B, M] bool: which entries are objects."""
+        return self.labels >= 0
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The same targets on another device."""
+        return Targets(self.boxes.to(device), self.labels.to(device), self.ignored.to(device))
+
+
+def pad_targets(boxes: Sequence[Tensor], labels: Sequence[Tensor], ignored: Sequence[Tensor]) -> Targets:
+    """Targets of a batch from per-image boxes [n, 4], labels [n] and ignored boxes [k, 4]."""
+
+    def pad(items: Sequence[Tensor], value: float) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(list(items), batch_first=True, padding_value=value)
+
+    return Targets(pad(boxes, 0.0), pad(labels, -1), pad(ignored, 0.0))

@@ -1,0 +1,69 @@
+"""Convolution, batch norm and activation: the unit both detector families are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anydepth_perception.depth.config import FULL
+from training.models.batchnorm import SwitchableBatchNorm2d
+
+
+def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a bias-free convolution with the batch norm behind it folded in (inference statistics)."""
+    variance, mean = norm.running_var, norm.running_mean
+    assert variance is not None and mean is not None, "only a batch norm with running statistics can be folded"
+    scale = norm.weight.double() / torch.sqrt(variance.double() + norm.eps)
+    bias = norm.bias.double() - mean.double() * scale
+    folded = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    return folded.to(weight.dtype), bias.to(weight.dtype)
+
+
+class ConvNorm(nn.Module):
+    """Bias-free convolution, batch norm and an optional activation.
+
+    Padding keeps the size at stride 1. With `switchable`, the norm is a `SwitchableBatchNorm2d`
+    and the path given to `forward` chooses its half; otherwise the path is ignored.
+    Shapes: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)] for odd kernels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        activation: nn.Module | None = None,
+        switchable: bool = False,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups, bias=False
+        )
+        self.norm: nn.BatchNorm2d | SwitchableBatchNorm2d
+        if switchable:
+            self.norm = SwitchableBatchNorm2d(out_channels, eps=eps, momentum=momentum)
+        else:
+            self.norm = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
+        self.activation = activation or nn.Identity()
+        self.folded = False
+
+    def forward(self, x: Tensor, path: str = FULL) -> Tensor:
+        """Convolves, normalises by the statistics of `path`, activates."""
+        if self.folded:
+            weight, bias = self.folded_weights(path)
+            conv = self.conv
+            return self.activation(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
+        x = self.conv(x)
+        x = self.norm(x, path) if isinstance(self.norm, SwitchableBatchNorm2d) else self.norm(x)
+        return self.activation(x)
+
+    def folded_weights(self, path: str) -> tuple[Tensor, Tensor]:
+        """Convolution weight and bias with the norm of `path` folded in."""
+        norm = self.norm.select(path) if isinstance(self.norm, SwitchableBatchNorm2d) else self.norm
+        return fold_batch_norm(self.conv.weight, norm)

@@ -1,0 +1,237 @@
+"""AnyDepth-YOLO: YOLOv12 with an essential and a full path in each of its eight stages, and FINE in its neck."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from anydepth_perception.depth.config import STAGES, DepthConfig
+from training.models.fine import FINE, upsample_to
+from training.models.stage import AggregatedStage, num_essential_blocks
+from training.models.yolo_blocks import BATCH_NORM, SIZES, AttentionPair, Bottleneck, C3k, YoloSize, conv
+from training.models.yolo_head import YoloHead
+
+
+def _is_switchable(index: int, num_blocks: int, any_depth: bool) -> bool:
+    """Whether block `index` runs on both paths and so needs two batch norms."""
+    num_essential = num_essential_blocks(num_blocks)
+    return any_depth and num_essential < num_blocks and index < num_essential
+
+
+def c3k2(
+    in_channels: int, out_channels: int, num_blocks: int, *, expansion: float, c3k: bool, any_depth: bool
+) -> AggregatedStage:
+    """The C3k2 stage: the entry's output in two pieces, blocks of C3k or of plain bottlenecks."""
+    channels = int(out_channels * expansion)
+    blocks: list[nn.Module] = []
+    for i in range(num_blocks):
+        switchable = _is_switchable(i, num_blocks, any_depth)
+        blocks.append(
+            C3k(channels, switchable=switchable)
+            if c3k
+            else Bottleneck(channels, expansion=0.5, switchable=switchable)
+        )
+    return AggregatedStage(
+        conv(in_channels, 2 * channels),
+        blocks,
+        channels,
+        2,
+        out_channels,
+        any_depth=any_depth,
+        activation=nn.SiLU(inplace=True),
+        **BATCH_NORM,
+    )
+
+
+def a2c2f(
+    in_channels: int, out_channels: int, num_blocks: int, *, size: YoloSize, area: int | None, any_depth: bool
+) -> AggregatedStage:
+    """The A2C2f stage: blocks of two area-attention layers, or of C3k where `area` is None."""
+    channels = out_channels // 2
+    blocks: list[nn.Module] = []
+    for i in range(num_blocks):
+        switchable = _is_switchable(i, num_blocks, any_depth)
+        if area is None:
+            blocks.append(C3k(channels, switchable=switchable))
+        else:
+            blocks.append(
+                AttentionPair(
+                    channels,
+                    num_heads=channels // 32,
+                    mlp_ratio=size.mlp_ratio,
+                    area=area,
+                    switchable=switchable,
+                )
+            )
+    return AggregatedStage(
+        conv(in_channels, channels),
+        blocks,
+        channels,
+        1,
+        out_channels,
+        any_depth=any_depth,
+        activation=nn.SiLU(inplace=True),
+        residual_scale=size.residual_scale if area is not None else None,
+        **BATCH_NORM,
+    )
+
+
+class Stem(nn.Module):
+    """Two strided convolutions: image [B, 3, H, W] in [0, 1] -> [B, C, H/4, W/4]."""
+
+    def __init__(self, size: YoloSize) -> None:
+        super().__init__()
+        self.conv1 = conv(3, size.channels(64), 3, 2)
+        self.conv2 = conv(size.channels(64), size.channels(128), 3, 2, groups=2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, C, H/4, W/4]."""
+        return self.conv2(self.conv1(image))
+
+
+class BackboneStage(nn.Module):
+    """An optional strided convolution and an aggregated stage."""
+
+    def __init__(self, downsample: nn.Module, stage: AggregatedStage) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.stage = stage
+
+    def forward(self, x: Tensor, path: str) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, H/2, W/2] (same size where there is no strided convolution)."""
+        return self.stage(self.downsample(x), path)
+
+
+class TopDownStage(nn.Module):
+    """FINE on the lower level, concatenation with the up-sampled higher level, aggregated stage."""
+
+    def __init__(self, high_channels: int, low_channels: int, stage: AggregatedStage, fine_pool: int | None) -> None:
+        super().__init__()
+        self.fine: FINE | None = None
+        if fine_pool is not None:
+            self.high_projection = nn.Conv2d(high_channels, low_channels, 1)
+            self.fine = FINE(low_channels, pool=fine_pool)
+        self.stage = stage
+
+    def forward(self, high: Tensor, low: Tensor, path: str) -> Tensor:
+        """`high` [B, C_high, H, W] and `low` [B, C_low, 2H, 2W] -> [B, C_out, 2H, 2W]."""
+        if self.fine is not None:
+            low = self.fine(low, self.high_projection(high))
+        return self.stage(torch.cat([upsample_to(high, low.shape[2:]), low], dim=1), path)
+
+
+class BottomUpStage(nn.Module):
+    """Strided convolution of the lower level, concatenation with the higher one, aggregated stage."""
+
+    def __init__(self, downsample: nn.Module, stage: AggregatedStage) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.stage = stage
+
+    def forward(self, low: Tensor, high: Tensor, path: str) -> Tensor:
+        """`low` [B, C_low, 2H, 2W] and `high` [B, C_high, H, W] -> [B, C_out, H, W]."""
+        return self.stage(torch.cat([self.downsample(low), high], dim=1), path)
+
+
+STAGE_INPUTS = {
+    "p2": ("stem",),
+    "p3": ("p2",),
+    "p4": ("p3",),
+    "p5": ("p4",),
+    "fpn_p4": ("p5", "p4"),
+    "fpn_p3": ("fpn_p4", "p3"),
+    "pan_p4": ("fpn_p3", "fpn_p4"),
+    "pan_p5": ("pan_p4", "p5"),
+}
+"""Which feature maps each stage reads, in the order of its arguments."""
+
+HEAD_INPUTS = ("fpn_p3", "pan_p4", "pan_p5")
+
+
+class AnyDepthYolo(nn.Module):
+    """The detector: stem, eight stages of `STAGES`, head.
+
+    Args:
+        size: a key of `SIZES`: t, n, s, m, l or x.
+        num_classes: classes of the head.
+        fine: FINE at the two top-down fusions.
+        any_depth: essential paths with their own batch norms and aggregators; False is the plain baseline.
+    """
+
+    num_exits = 0
+
+    def __init__(self, size: str, num_classes: int, *, fine: bool = True, any_depth: bool = True) -> None:
+        super().__init__()
+        if size not in SIZES:
+            raise ValueError(f"unknown YOLO size {size!r}; accepted are {', '.join(SIZES)}")
+        s = SIZES[size]
+        c64, c128, c256, c512, c1024 = (s.channels(base) for base in (64, 128, 256, 512, 1024))
+        two, four = s.repeats(2), s.repeats(4)
+        depth = {"any_depth": any_depth}
+        self.any_depth = any_depth
+        self.stem = Stem(s)
+        self.stages = nn.ModuleDict(
+            {
+                "p2": BackboneStage(nn.Identity(), c3k2(c128, c256, two, expansion=0.25, c3k=s.c3k, **depth)),
+                "p3": BackboneStage(
+                    conv(c256, c256, 3, 2, groups=4), c3k2(c256, c512, two, expansion=0.25, c3k=s.c3k, **depth)
+                ),
+                "p4": BackboneStage(conv(c512, c512, 3, 2), a2c2f(c512, c512, four, size=s, area=4, **depth)),
+                "p5": BackboneStage(conv(c512, c1024, 3, 2), a2c2f(c1024, c1024, four, size=s, area=1, **depth)),
+                "fpn_p4": TopDownStage(
+                    c1024,
+                    c512,
+                    a2c2f(c1024 + c512, c512, two, size=s, area=None, **depth),
+                    fine_pool=1 if fine else None,
+                ),
+                "fpn_p3": TopDownStage(
+                    c512,
+                    c512,
+                    a2c2f(c512 + c512, c256, two, size=s, area=None, **depth),
+                    fine_pool=2 if fine else None,
+                ),
+                "pan_p4": BottomUpStage(
+                    conv(c256, c256, 3, 2), a2c2f(c256 + c512, c512, two, size=s, area=None, **depth)
+                ),
+                "pan_p5": BottomUpStage(
+                    conv(c512, c512, 3, 2),
+                    c3k2(c512 + c1024, c1024, two, expansion=0.5, c3k=True, **depth),
+                ),
+            }
+        )
+        self.head = YoloHead((c256, c512, c1024), num_classes)
+
+    def features(self, images: Tensor, config: DepthConfig) -> dict[str, Tensor]:
+        """The stem's and every stage's output, by name, for images [B, 3, H, W] in [0, 1]."""
+        maps = {"stem": self.stem(images)}
+        for name in STAGES:
+            maps[name] = self.stages[name](*(maps[source] for source in STAGE_INPUTS[name]), path=config.path(name))
+        return maps
+
+    def forward(self, images: Tensor, config: DepthConfig | None = None) -> dict[str, Tensor]:
+        """Detects in images [B, 3, H, W], RGB in [0, 1], sides multiples of 32; returns what `YoloHead` does.
+
+        `config` is the super-net if not given.
+
+        Raises:
+            ValueError: an image side that is no multiple of 32; a shallower configuration of a plain baseline.
+        """
+        config = config or DepthConfig.full()
+        if images.shape[2] % 32 or images.shape[3] % 32:
+            raise ValueError(f"image size {tuple(images.shape[2:])} must be a multiple of 32")
+        if not self.any_depth and config != DepthConfig.full():
+            raise ValueError(f"a static network has only its full depth; {config} needs any_depth=True")
+        maps = self.features(images, config)
+        return self.head([maps[name] for name in HEAD_INPUTS])
+
+
+def build_model(name: str, num_classes: int, *, fine: bool = True, any_depth: bool = True) -> AnyDepthYolo:
+    """Builds the detector of a name like `yolo-t`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    family, _, size = name.partition("-")
+    if family != "yolo" or size not in SIZES:
+        raise ValueError(f"unknown model {name!r}; accepted are {', '.join(f'yolo-{key}' for key in SIZES)}")
+    return AnyDepthYolo(size, num_classes, fine=fine, any_depth=any_depth)

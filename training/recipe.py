@@ -1,0 +1,180 @@
+"""Training recipes: typed settings read from YAML, where an unknown or ill-typed key is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the key and what is accepted."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images come from: scenes of the training split, drawn as the iterations go, never twice.
+
+    Attributes:
+        frame_sizes: (width, height) of the rendered frames; each image draws one. A frame that is not of the
+            network's size is letterboxed as at run time.
+        frame_weights: relative frequency of each frame size.
+        flip: probability of a horizontal mirror.
+    """
+
+    frame_sizes: tuple[tuple[int, int], ...] = ((320, 320),)
+    frame_weights: tuple[float, ...] = (1.0,)
+    flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with a linear warm-up and a cosine decay; no weight decay on norms and biases.
+
+    Attributes:
+        learning_rate: at the end of the warm-up.
+        final_fraction: of the learning rate, at the last iteration.
+        warmup_iterations: length of the warm-up.
+        weight_decay: on convolution and linear weights.
+        clip_norm: upper bound of the gradient's norm over all parameters.
+    """
+
+    learning_rate: float = 2e-3
+    final_fraction: float = 0.02
+    warmup_iterations: int = 200
+    weight_decay: float = 0.02
+    clip_norm: float = 10.0
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the detection loss (YOLOv12's by default) and of the base-net's pass.
+
+    Attributes:
+        min_side: pixels; boxes count as at least this wide and high when cells are looked for.
+        base_weight: weight of the base-net's loss on the labels, beside the super-net's.
+    """
+
+    box_weight: float = 7.5
+    class_weight: float = 0.5
+    dfl_weight: float = 1.5
+    topk: int = 10
+    min_side: float = 0.0
+    base_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run.
+
+    Attributes:
+        model: a name that `build_model` knows.
+        fine: FINE in the neck.
+        any_depth: train super-net and base-net together; False trains the plain baseline.
+        image_size: (height, width) of the network's input, multiples of 32.
+        iterations: optimizer steps.
+        batch_size: images a step.
+        ema_decay: limit of the weights' moving average.
+        ema_warmup: iterations over which the average approaches its limit.
+        validate_every: iterations between validations on the first `validation_images` of the validation split.
+        checkpoint_every: iterations between checkpoints.
+        workers: processes that render images.
+        seed: of the weights and of the data.
+    """
+
+    model: str
+    fine: bool = True
+    any_depth: bool = True
+    image_size: tuple[int, int] = (320, 320)
+    iterations: int = 3000
+    batch_size: int = 16
+    ema_decay: float = 0.998
+    ema_warmup: int = 300
+    validate_every: int = 500
+    validation_images: int = 100
+    checkpoint_every: int = 250
+    workers: int = 1
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+
+    def __post_init__(self) -> None:
+        height, width = self.image_size
+        if height % 32 or width % 32 or min(height, width) < 32:
+            raise RecipeError(f"image_size {self.image_size} must be positive multiples of 32")
+        if len(self.data.frame_sizes) != len(self.data.frame_weights):
+            raise RecipeError("data.frame_sizes and data.frame_weights must be of equal length")
+        for name in ("iterations", "batch_size", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Reads a recipe of `training/recipes` by name, or a YAML file, and applies `key=value` overrides.
+
+    Nested keys are dotted: `optimizer.learning_rate=0.001`.
+
+    Raises:
+        RecipeError: no such recipe, a key it does not know, a value of the wrong type.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = RECIPES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise RecipeError(f"no recipe {name_or_path!r}: neither a file nor one of {known}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise RecipeError(f"override {override!r} is not of the form key=value")
+        *parents, leaf = key.split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = yaml.safe_load(text)
+    return from_dict(Recipe, values, str(path))
+
+
+def from_dict(cls: type[Any], values: Any, where: str) -> Any:
+    """Builds the frozen dataclass `cls` from plain values, checking every key and type."""
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: expected a mapping, got {values!r}")
+    types = typing.get_type_hints(cls)
+    unknown = set(values) - set(types)
+    if unknown:
+        raise RecipeError(f"{where}: unknown key {sorted(unknown)[0]!r}; accepted are {', '.join(sorted(types))}")
+    try:
+        return cls(**{key: _convert(types[key], value, f"{where}: {key}") for key, value in values.items()})
+    except TypeError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        assert isinstance(kind, type)
+        return from_dict(kind, value, where)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise RecipeError(f"{where} must be a list, got {value!r}")
+        kinds = typing.get_args(kind)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        if len(kinds) != len(value):
+            raise RecipeError(f"{where} must have {len(kinds)} entries, got {value!r}")
+        return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise RecipeError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    return value
