@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from anydepth_perception.depth.config import FULL
 from training.models.batchnorm import SwitchableBatchNorm2d
-
-
-def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a bias-free convolution with the batch norm behind it folded in (inference statistics)."""
-    variance, mean = norm.running_var, norm.running_mean
-    assert variance is not None and mean is not None, "only a batch norm with running statistics can be folded"
-    scale = norm.weight.double() / torch.sqrt(variance.double() + norm.eps)
-    bias = norm.bias.double() - mean.double() * scale
-    folded = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return folded.to(weight.dtype), bias.to(weight.dtype)
 
 
 class ConvNorm(nn.Module):
@@ -51,19 +39,13 @@ class ConvNorm(nn.Module):
         else:
             self.norm = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
         self.activation = activation or nn.Identity()
-        self.folded = False
 
     def forward(self, x: Tensor, path: str = FULL) -> Tensor:
         """Convolves, normalises by the statistics of `path`, activates."""
-        if self.folded:
-            weight, bias = self.folded_weights(path)
-            conv = self.conv
-            return self.activation(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
         x = self.conv(x)
         x = self.norm(x, path) if isinstance(self.norm, SwitchableBatchNorm2d) else self.norm(x)
         return self.activation(x)
 
-    def folded_weights(self, path: str) -> tuple[Tensor, Tensor]:
-        """Convolution weight and bias with the norm of `path` folded in."""
-        norm = self.norm.select(path) if isinstance(self.norm, SwitchableBatchNorm2d) else self.norm
-        return fold_batch_norm(self.conv.weight, norm)
+    def norm_of(self, path: str) -> nn.BatchNorm2d:
+        """The batch norm that `path` uses."""
+        return self.norm.select(path) if isinstance(self.norm, SwitchableBatchNorm2d) else self.norm

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anydepth_perception.depth.config import ESSENTIAL, FULL
-from training.models.batchnorm import SwitchableBatchNorm2d
-from training.models.conv import ConvNorm, fold_batch_norm
+from training.models.conv import ConvNorm
 
 
 def num_essential_blocks(num_blocks: int) -> int:
@@ -65,11 +64,7 @@ class Aggregator(nn.Module):
         if self.essential is not None:
             return self.essential(x)
         weight = self.full.conv.weight[:, : self.essential_channels]
-        if self.full.folded:
-            assert isinstance(self.full.norm, SwitchableBatchNorm2d)
-            weight, bias = fold_batch_norm(weight, self.full.norm.select(ESSENTIAL))
-            return self.full.activation(F.conv2d(x, weight, bias))
-        return self.full.activation(self.full.norm(F.conv2d(x, weight), ESSENTIAL))
+        return self.full.activation(self.full.norm_of(path)(F.conv2d(x, weight)))
 
 
 class AggregatedStage(nn.Module):

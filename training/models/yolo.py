@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.models.fine import FINE, upsample_to
 from training.models.stage import AggregatedStage, num_essential_blocks
-from training.models.yolo_blocks import BATCH_NORM, SIZES, AttentionPair, Bottleneck, C3k, YoloSize, conv
+from training.models.yolo_blocks import (
+    BATCH_NORM,
+    SIZES,
+    AttentionPair,
+    Bottleneck,
+    C3k,
+    YoloSize,
+    conv,
+)
 from training.models.yolo_head import YoloHead
 
 
@@ -115,8 +123,14 @@ class TopDownStage(nn.Module):
 
     def forward(self, high: Tensor, low: Tensor, path: str) -> Tensor:
         """`high` [B, C_high, H, W] and `low` [B, C_low, 2H, 2W] -> [B, C_out, 2H, 2W]."""
-        if self.fine is not None:
-            low = self.fine(low, self.high_projection(high))
+        return self.fuse(high, self.align(high, low), path)
+
+    def align(self, high: Tensor, low: Tensor) -> Tensor:
+        """`low` refined under the guidance of `high` (by FINE, where there is one); the same on both paths."""
+        return low if self.fine is None else self.fine(low, self.high_projection(high))
+
+    def fuse(self, high: Tensor, low: Tensor, path: str) -> Tensor:
+        """Concatenates the up-sampled `high` and the aligned `low` and runs the stage."""
         return self.stage(torch.cat([upsample_to(high, low.shape[2:]), low], dim=1), path)
 
 

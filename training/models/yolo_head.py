@@ -18,7 +18,9 @@ def anchor_points(sizes: Sequence[tuple[int, int]], device: torch.device) -> tup
     points, strides = [], []
     for (height, width), stride in zip(sizes, STRIDES, strict=True):
         y, x = torch.meshgrid(
-            torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5, indexing="ij"
+            torch.arange(height, dtype=torch.float32, device=device) + 0.5,
+            torch.arange(width, dtype=torch.float32, device=device) + 0.5,
+            indexing="ij",
         )
         points.append(torch.stack([x, y], dim=-1).reshape(-1, 2) * stride)
         strides.append(torch.full((height * width,), float(stride), device=device))

@@ -1,0 +1,227 @@
+"""Trains an any-depth detector: super-net and base-net in two passes over every batch."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import math
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from anydepth_perception.aisle import CLASS_NAMES
+from anydepth_perception.depth.config import DepthConfig
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data.scenes import training_batches
+from training.ema import ModelEma
+from training.evaluate import evaluate_model
+from training.losses.assigner import TaskAlignedAssigner
+from training.losses.targets import Targets
+from training.losses.yolo import YoloLoss
+from training.models.yolo import AnyDepthYolo, build_model
+from training.recipe import OptimizerSettings, Recipe, RecipeError, load_recipe
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels, none on norms, biases and other vectors."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) -> float:
+    """Linear warm-up, then a half cosine down to `final_fraction` of the peak."""
+    if iteration < settings.warmup_iterations:
+        return settings.learning_rate * (iteration + 1) / settings.warmup_iterations
+    progress = (iteration - settings.warmup_iterations) / max(1, iterations - settings.warmup_iterations)
+    fraction = settings.final_fraction + (1 - settings.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+    return settings.learning_rate * fraction
+
+
+class Trainer:
+    """One training run: model, its moving average, optimizer, and the iteration reached."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        torch.manual_seed(recipe.seed)
+        random.seed(recipe.seed)
+        np.random.seed(recipe.seed)
+        self.recipe = recipe
+        self.folder = folder
+        self.iteration = 0
+        self.model: AnyDepthYolo = build_model(
+            recipe.model, len(CLASS_NAMES), fine=recipe.fine, any_depth=recipe.any_depth
+        )
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, recipe.optimizer.weight_decay), lr=recipe.optimizer.learning_rate
+        )
+        settings = recipe.loss
+        self.criterion = YoloLoss(
+            box_weight=settings.box_weight,
+            class_weight=settings.class_weight,
+            dfl_weight=settings.dfl_weight,
+            assigner=TaskAlignedAssigner(topk=settings.topk, min_side=settings.min_side),
+        )
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the newest state of the run is kept."""
+        return self.folder / "checkpoint.pt"
+
+    def step(self, images: Tensor, targets: Targets) -> dict[str, float]:
+        """One optimizer step on images [B, 3, H, W] in [0, 1]: two passes, two backwards, one clip, one update.
+
+        Returns the loss terms of each pass, the gradient's norm before clipping and the learning rate.
+        """
+        self.model.train()
+        rate = learning_rate(self.recipe.optimizer, self.iteration, self.recipe.iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        log: dict[str, float] = {}
+        passes = {"super": (DepthConfig.full(), 1.0)}
+        if self.recipe.any_depth:
+            passes["base"] = (DepthConfig.base(), self.recipe.loss.base_weight)
+        for name, (config, weight) in passes.items():
+            terms = self.criterion(self.model(images, config), targets)
+            loss = torch.stack(list(terms.values())).sum() * weight
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the {name}-net's loss is {loss.item()} at iteration {self.iteration}")
+            loss.backward()
+            log.update({f"{name}_{key}": value.item() for key, value in terms.items()})
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+        self.optimizer.step()
+        self.ema.update(self.model)
+        self.iteration += 1
+        return {**log, "gradient_norm": norm.item(), "learning_rate": rate}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs."""
+        return {
+            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "iteration": self.iteration,
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "ema_updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from a checkpoint of the same recipe.
+
+        Raises:
+            RecipeError: the checkpoint was made with other settings; the first that differs is named.
+        """
+        ours = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        theirs = json.loads(state["recipe"])
+        for key in ours:
+            if ours[key] != theirs.get(key) and key not in ("workers", "checkpoint_every"):
+                raise RecipeError(
+                    f"{self.checkpoint_path} was made with {key}={theirs.get(key)!r}, the recipe says {ours[key]!r}; "
+                    "choose another --output or the same recipe"
+                )
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.ema.updates = state["ema_updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.iteration = state["iteration"]
+        torch.set_rng_state(state["torch_rng"])
+
+    def validate(self) -> dict[str, float]:
+        """AP and AP50 of super-net and base-net, moving-average weights, on the first validation images."""
+        configs = [DepthConfig.full()] + ([DepthConfig.base()] if self.recipe.any_depth else [])
+        metrics = evaluate_model(
+            self.ema.model, configs, "val", self.recipe.validation_images, self.recipe.image_size
+        )
+        return {
+            f"{name}_{key}": metrics[str(config)][key]
+            for name, config in zip(("super", "base"), configs, strict=False)
+            for key in ("AP", "AP50")
+        }
+
+    def run(self) -> None:
+        """Trains to the last iteration; logs to `log.csv` and `validation.csv`, ends with `model.safetensors`."""
+        recipe = self.recipe
+        with tqdm(total=recipe.iterations, initial=self.iteration, unit="step", dynamic_ncols=True) as progress:
+            for images, targets in training_batches(recipe, self.iteration):
+                log = self.step(images, targets)
+                append_row(self.folder / "log.csv", {"iteration": self.iteration, **log})
+                progress.update()
+                progress.set_postfix(loss=f"{sum(v for k, v in log.items() if k.startswith('super_')):.2f}")
+                last = self.iteration == recipe.iterations
+                if last or self.iteration % recipe.checkpoint_every == 0:
+                    save_checkpoint(self.checkpoint_path, self.state())
+                if last or self.iteration % recipe.validate_every == 0:
+                    metrics = self.validate()
+                    append_row(self.folder / "validation.csv", {"iteration": self.iteration, **metrics})
+                    progress.write(f"iteration {self.iteration}: {json.dumps(metrics)}")
+        save_weights(self.ema.model, self.folder / "model.safetensors", recipe, self.iteration)
+
+
+def save_weights(model: nn.Module, path: Path, recipe: Recipe, iteration: int) -> None:
+    """Writes the weights as safetensors, with the recipe, class names and iteration as metadata."""
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {
+        "recipe": json.dumps(dataclasses.asdict(recipe)),
+        "class_names": json.dumps(list(CLASS_NAMES)),
+        "iteration": str(iteration),
+    }
+    save_file(tensors, path, metadata)
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Appends a row to a CSV file, with a header where the file is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def drop_rows_after(path: Path, iteration: int) -> None:
+    """Removes rows that a resumed run will write again."""
+    if path.exists():
+        header, *rows = path.read_text().splitlines()
+        kept = [row for row in rows if int(row.split(",")[0]) <= iteration]
+        path.write_text("\n".join([header, *kept]) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: `python -m training.train aisle-yolo-t --output runs/aisle`."""
+    parser = argparse.ArgumentParser(prog="training.train", description=__doc__)
+    parser.add_argument("recipe", help="a recipe of training/recipes, or a YAML file")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a recipe's setting")
+    options = parser.parse_args(arguments)
+    try:
+        recipe = load_recipe(options.recipe, tuple(options.set))
+        options.output.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(recipe, options.output)
+        if trainer.checkpoint_path.exists():
+            trainer.restore(load_checkpoint(trainer.checkpoint_path))
+            for name in ("log.csv", "validation.csv"):
+                drop_rows_after(options.output / name, trainer.iteration)
+            print(f"resumed at iteration {trainer.iteration} of {recipe.iterations}")
+    except (RecipeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    trainer.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
