@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig
 from training.models.folding import fold
-from training.models.yolo import HEAD_INPUTS, STAGE_INPUTS, AnyDepthYolo, build_model
+from training.models.yolo import HEAD_INPUTS, STAGE_INPUTS, AnyDepthYolo, TopDownStage, build_model
 from training.models.yolo_head import YoloHead
 from training.recipe import Recipe, RecipeError, from_dict
 
