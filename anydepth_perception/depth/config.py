@@ -82,7 +82,7 @@ class DepthConfig:
         if num_exits == 0:
             raise DepthConfigError(f"depth {text!r} names exit d{exit_index}, but this detector has no decoder")
         if not 1 <= exit_index <= num_exits:
-            raise DepthConfigError(f"depth {text!r}: exit d{exit_index} is out of range, accepted are d1 to d{num_exits}")
+            raise DepthConfigError(f"depth {text!r}: exit d{exit_index} is out of range, it has d1 to d{num_exits}")
         return cls(paths, exit_index)
 
     def __str__(self) -> str:

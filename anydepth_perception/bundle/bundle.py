@@ -1,0 +1,198 @@
+"""A model bundle: loads and checks the folder, composes its segments, and knows what each depth costs and scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from anydepth_perception.bundle.compose import concatenate
+from anydepth_perception.bundle.errors import BundleError
+from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec, parse_manifest
+from anydepth_perception.depth.config import STAGES, DepthConfig
+
+MANIFEST_FILE = "manifest.json"
+_MAX_MANIFEST_BYTES = 16 << 20
+
+
+class Bundle:
+    """A bundle folder whose manifest and sums have been checked; segments are read when they are composed."""
+
+    def __init__(self, path: Path, manifest: Manifest, fingerprint: str, *, verify: bool = True) -> None:
+        """Use `Bundle.load`. `fingerprint` is the SHA-256 of the manifest, which holds the sums of all else."""
+        self.path = path
+        self.manifest = manifest
+        self.fingerprint = fingerprint
+        self._verify = verify
+        self._gflops_base = 0.0
+        self._gflops_base = self.gflops(self.base)
+        self._gflops_full = self.gflops(self.full)
+        self._stage_gains = self._measured_stage_gains()
+
+    @classmethod
+    def load(cls, path: str | Path, *, verify: bool = True) -> Bundle:
+        """Loads the bundle in the folder `path`.
+
+        Args:
+            path: the folder, usually `NAME.anydepth`.
+            verify: whether the SHA-256 sums of all files are checked, now and whenever a file is read.
+
+        Raises:
+            BundleError: a file is missing or unreadable, the manifest is not valid, or a sum does not match.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise BundleError(f"{folder}: no such folder; a bundle is a folder NAME.anydepth with {MANIFEST_FILE}")
+        manifest_path = folder / MANIFEST_FILE
+        data = _read(manifest_path)
+        if len(data) > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{manifest_path}: {len(data)} bytes, a manifest has at most {_MAX_MANIFEST_BYTES}")
+        try:
+            document = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{manifest_path}: not valid JSON, perhaps truncated: {error}") from error
+        manifest = parse_manifest(document, str(manifest_path))
+        bundle = cls(folder, manifest, hashlib.sha256(data).hexdigest(), verify=verify)
+        if verify:
+            for segment in manifest.segments.values():
+                bundle.read_file(segment.file, segment.sha256)
+            for name, sha256 in manifest.files.items():
+                bundle.read_file(name, sha256)
+        else:
+            for name in [segment.file for segment in manifest.segments.values()]:
+                if not (folder / name).is_file():
+                    raise BundleError(f"{folder / name}: missing, although {MANIFEST_FILE} lists it")
+        return bundle
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle, as `aisle-yolo-t`."""
+        return self.manifest.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names by class id."""
+        return self.manifest.class_names
+
+    @property
+    def num_exits(self) -> int:
+        """Number of decoder exits, 0 for a detector without a decoder."""
+        return self.manifest.num_exits
+
+    @property
+    def full(self) -> DepthConfig:
+        """The super-net's configuration."""
+        return DepthConfig.full(self.num_exits)
+
+    @property
+    def base(self) -> DepthConfig:
+        """The base-net's configuration."""
+        return DepthConfig.base(self.num_exits)
+
+    def segments_for(self, config: DepthConfig) -> list[Segment]:
+        """The segments that run for `config`, in execution order."""
+        return [self.manifest.segments[name] for name in self.manifest.segment_names(config)]
+
+    def compose(self, config: DepthConfig) -> onnx.ModelProto:
+        """One ONNX graph for `config`: reads the image, writes boxes and logits, holds its weights.
+
+        Raises:
+            BundleError: a segment's file is missing, damaged or disagrees with the manifest.
+        """
+        outputs = self.manifest.outputs
+        return self.compose_segments(self.segments_for(config), (outputs.boxes, outputs.logits), str(config))
+
+    def compose_segments(self, segments: list[Segment], outputs: tuple[str, ...], name: str) -> onnx.ModelProto:
+        """One ONNX graph of consecutive `segments` that writes the tensors `outputs`.
+
+        Its inputs are the tensors that the segments read and do not write themselves.
+        """
+        models = [(segment, self.read_segment(segment)) for segment in segments]
+        return concatenate(models, outputs, name, str(self.path))
+
+    def read_segment(self, segment: Segment) -> onnx.ModelProto:
+        """Reads and parses a segment's ONNX file, and checks its sum again."""
+        path = self.path / segment.file
+        data = self.read_file(segment.file, segment.sha256)
+        try:
+            return onnx.load_model_from_string(data)
+        except (DecodeError, ValueError) as error:
+            raise BundleError(f"{path}: not a valid ONNX model: {error}") from error
+
+    def read_file(self, name: str, sha256: str) -> bytes:
+        """Reads a file of the bundle and, where this bundle is verified, checks it against `sha256`."""
+        data = _read(self.path / name)
+        if self._verify:
+            actual = hashlib.sha256(data).hexdigest()
+            if actual != sha256:
+                raise BundleError(
+                    f"{self.path / name}: SHA-256 is {actual}, {MANIFEST_FILE} says {sha256}; "
+                    f"the file is damaged or was changed, copy the bundle again"
+                )
+        return data
+
+    def input_spec(self) -> TensorSpec:
+        """The network's input tensor, uint8 [1, height, width, 3]."""
+        source = self.manifest.input
+        return TensorSpec(source.name, (1, source.height, source.width, 3), "uint8")
+
+    def gflops(self, config: DepthConfig) -> float:
+        """Cost of one frame at `config`, in GFLOPs."""
+        return sum(segment.gflops for segment in self.segments_for(config))
+
+    def is_measured(self, config: DepthConfig) -> bool:
+        """Whether the AP of `config` was measured, rather than estimated."""
+        entry = self.manifest.accuracy.configurations.get(config)
+        return entry is not None and entry.measured
+
+    def average_precision(self, config: DepthConfig) -> float:
+        """AP of `config` in [0, 1]: from the accuracy table where it is there, else an estimate.
+
+        The estimate adds the gains of single stages over the base-net, scaled so that full is met, where the
+        table has all singles; otherwise it goes linearly with GFLOPs from base to full. A bundle without a
+        table ranks by GFLOPs alone: 0 at no cost, 1 at full.
+        """
+        table = self.manifest.accuracy.configurations
+        if config in table:
+            return table[config].average_precision
+        if not table:
+            return self.gflops(config) / self._gflops_full if self._gflops_full else 0.0
+        base, full = table[self.base].average_precision, table[self.full].average_precision
+        if self._stage_gains is not None and config.exit == self.base.exit:
+            gain = sum(g for g, is_full in zip(self._stage_gains, config.full_paths, strict=True) if is_full)
+            return base + gain
+        span = self._gflops_full - self._gflops_base
+        share = (self.gflops(config) - self._gflops_base) / span if span else 0.0
+        return min(1.0, max(0.0, base + share * (full - base)))
+
+    def _measured_stage_gains(self) -> tuple[float, ...] | None:
+        """Gain in AP of each stage's full path over the base-net, scaled to add up to full; None if unknown."""
+        table = self.manifest.accuracy.configurations
+        singles = []
+        for index in range(len(STAGES)):
+            paths = tuple(position == index for position in range(len(STAGES)))
+            entry = table.get(DepthConfig(paths, self.base.exit))
+            if entry is None:
+                return None
+            singles.append(entry.average_precision)
+        base = table[self.base].average_precision
+        all_full = table.get(DepthConfig(self.full.full_paths, self.base.exit))
+        # A negative gain is noise of the measurement: a refinement that looks harmful is worth nothing here.
+        gains = [max(0.0, single - base) for single in singles]
+        total = sum(gains)
+        if all_full is None or total <= 0.0:
+            return None
+        scale = max(0.0, all_full.average_precision - base) / total
+        return tuple(gain * scale for gain in gains)
+
+
+def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise BundleError(f"{path}: missing")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,48 @@
+"""Finds a bundle by path, or by name among the bundles that come with the package."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle.errors import BundleError
+
+SUFFIX = ".anydepth"
+PACKAGE = "anydepth_perception"
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """Folder of a bundle, given as a path or as a name like `aisle-yolo-t`.
+
+    A path that exists wins. A name is looked for in `models/` of the source tree and then in the installed
+    package's share folder.
+
+    Raises:
+        BundleError: none is there; the message lists where it was looked for.
+    """
+    text = str(name_or_path)
+    if not text:
+        raise BundleError("the model's name is empty; give a bundle's name or the path of a NAME.anydepth folder")
+    path = Path(text).expanduser()
+    looked = [path]
+    if path.is_dir():
+        return path
+    if path.name == text:
+        file_name = text if text.endswith(SUFFIX) else text + SUFFIX
+        looked += [folder / file_name for folder in _model_folders()]
+    for candidate in looked:
+        if (candidate / MANIFEST_FILE).is_file():
+            return candidate
+    raise BundleError(f"{text}: no such bundle; looked for {', '.join(str(candidate) for candidate in looked)}")
+
+
+def _model_folders() -> list[Path]:
+    folders = [Path(__file__).resolve().parents[2] / "models"]
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    except ImportError:
+        return folders
+    with contextlib.suppress(PackageNotFoundError, LookupError, OSError):
+        folders.append(Path(get_package_share_directory(PACKAGE)) / "models")
+    return folders

@@ -1,0 +1,1 @@
+"""Commands beside the node, each run with `python -m` or `ros2 run`."""
