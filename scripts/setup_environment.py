@@ -106,7 +106,7 @@ def check_python(distribution: str | None) -> None:
         if machine != "Linux x86_64":
             raise SetupError(f"the ROS wheels are for x86-64 Linux, this is {machine}: source a ROS distribution first")
         if sys.version_info >= (3, 14):
-            raise SetupError(f"the ROS wheels are for Python 3.10 to 3.13, this is {version}: run with PYTHON=python3.13")
+            raise SetupError(f"the ROS wheels are for Python 3.10 to 3.13, this is {version}: give PYTHON=python3.13")
 
 
 def stamp_of(environment: Environment, locks: list[Path], distribution: str | None) -> str:
@@ -172,7 +172,8 @@ def install_requirements(python: Path, lines: list[str], log: Path) -> None:
             break
         if attempt == ATTEMPTS:
             errors = [line for line in log.read_text().splitlines() if line.startswith("ERROR:")]
-            raise SetupError(f"pip failed ({errors[-1][7:] if errors else 'no message'}); run this again to go on; log: {log}")
+            reason = errors[-1][7:] if errors else "no message"
+            raise SetupError(f"pip failed ({reason}); run this again to go on; log: {log}")
         say(f"pip failed, trying again ({attempt + 1} of {ATTEMPTS})")
         time.sleep(2 * attempt)
     torch = [line for line in lines if line.startswith("torch==")]
@@ -261,7 +262,7 @@ def set_up(environment: Environment) -> None:
         log = CACHE / f"setup-{environment.folder.name.lstrip('.')}.log"
         create(environment, locks, distribution, log)
         if not can_import(python, *modules):
-            raise SetupError(f"{environment.folder.name} lacks one of {', '.join(modules)} after the set-up; log: {log}")
+            raise SetupError(f"{environment.folder.name} cannot import one of {', '.join(modules)}; log: {log}")
         stamp.write_text(expected)
         say(f"{environment.folder.name} is ready ({time.monotonic() - started:.0f} s)")
 

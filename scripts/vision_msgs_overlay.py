@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path("overlay/vision_msgs")
+RESOURCE_INDEX = "share/ament_index/resource_index"
+BUILD_TOOLS = (("CC", "cc", "C compiler"), ("CXX", "c++", "C++ compiler"), ("MAKE", "make", "make"))
 
 
 class OverlayError(RuntimeError):
@@ -41,13 +43,13 @@ def check_build_tools() -> None:
     Raises:
         OverlayError: A compiler, make or Python's headers are missing.
     """
-    for variable, default, what in (("CC", "cc", "C compiler"), ("CXX", "c++", "C++ compiler"), ("MAKE", "make", "make")):
+    for variable, default, what in BUILD_TOOLS:
         command = os.environ.get(variable, default).split()[0]
         if shutil.which(command) is None:
             raise OverlayError(f"no {what} ({command!r} is not on PATH): sudo apt install build-essential")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise OverlayError(f"the headers of Python {version} (Python.h) are missing: sudo apt install python{version}-dev")
+        raise OverlayError(f"the headers of Python {version} are missing (Python.h): sudo apt install python{version}-dev")
 
 
 def build(root: Path, environment: Path, log: Path) -> Path:
@@ -94,7 +96,8 @@ def build(root: Path, environment: Path, log: Path) -> Path:
         install = [cmake, "--install", str(Path(folder, "build"))]
         with log.open("ab") as output:
             for command in (configure, compile_all, install):
-                if subprocess.run(command, env=variables, stdout=output, stderr=subprocess.STDOUT, check=False).returncode:
+                done = subprocess.run(command, env=variables, stdout=output, stderr=subprocess.STDOUT, check=False)
+                if done.returncode:
                     raise OverlayError(f"generating vision_msgs failed; the reason is at the end of {log}")
         staging.rename(prefix)
     return prefix
@@ -105,7 +108,7 @@ def install_into(environment: Path, prefix: Path) -> None:
 
     Left out is what names the folder of the build or only serves to compile against the package.
     """
-    for folder in ("lib", "share/ament_index/resource_index/packages", "share/ament_index/resource_index/rosidl_interfaces"):
+    for folder in ("lib", f"{RESOURCE_INDEX}/packages", f"{RESOURCE_INDEX}/rosidl_interfaces"):
         shutil.copytree(prefix / folder, environment / folder, dirs_exist_ok=True)
     share = environment / "share/vision_msgs"
     shutil.copytree(prefix / "share/vision_msgs/msg", share / "msg", dirs_exist_ok=True)

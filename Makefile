@@ -1,0 +1,45 @@
+# Every command of this project that a fresh checkout needs; `make help` lists them.
+
+PYTHON ?= python3
+RUNTIME := .venv/bin/python
+DEVELOPMENT := .venv-dev/bin/python
+PYTEST_ARGUMENTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup-runtime setup-dev demo test lint bench lock clean check-python
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  make %-14s %s\n' "$$target" "$$text"; done
+
+check-python:
+	@$(PYTHON) -c '' 2>/dev/null || { \
+		echo 'setup: $(PYTHON) cannot be run: sudo apt install python3 python3-venv python3-dev, or give PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "setup: $$($(PYTHON) --version 2>&1) is too old, 3.10 or newer is needed: give PYTHON=python3.11, say" >&2; exit 1; }
+
+setup-runtime: check-python ## Create or confirm .venv: run-time packages and ROS, no torch
+	@$(PYTHON) scripts/setup_environment.py runtime
+
+setup-dev: check-python ## Create or confirm .venv-dev: that, torch, training and the tests
+	@$(PYTHON) scripts/setup_environment.py development
+
+demo: setup-runtime ## Run camera and detector under a changing load (DEMO_SECONDS sets the length)
+	@$(RUNTIME) -m anydepth_perception.tools.demo
+
+bench: setup-runtime ## Measure host time, inference per rung and transport; prints JSON
+	@$(RUNTIME) -m anydepth_perception.tools.bench
+
+test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS are passed on)
+	$(DEVELOPMENT) -m pytest $(PYTEST_ARGUMENTS)
+
+lint: setup-dev ## Run ruff on everything and mypy on the robot half
+	$(DEVELOPMENT) -m ruff check .
+	$(DEVELOPMENT) -m mypy
+
+lock: check-python ## Resolve requirements/*.in again into the pinned requirements/*.txt
+	@$(PYTHON) scripts/lock_requirements.py
+
+clean: ## Remove the environments, caches and outputs of demo, lint and tests
+	rm -rf .venv .venv-dev .cache build install log demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
