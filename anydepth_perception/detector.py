@@ -65,9 +65,6 @@ class Detector:
             pad_value=manifest.input.pad_value,
         )
         self._postprocessor = Postprocessor(
-            manifest.input.height,
-            manifest.input.width,
-            len(bundle.class_names),
             nms=manifest.postprocess.nms,
             iou_threshold=manifest.postprocess.iou_threshold,
             multi_label=multi_label or manifest.family == "detr",

@@ -37,9 +37,6 @@ class Postprocessor:
 
     def __init__(
         self,
-        input_height: int,
-        input_width: int,
-        num_classes: int,
         *,
         nms: bool,
         iou_threshold: float = 0.7,
@@ -49,17 +46,12 @@ class Postprocessor:
         """Sets what stays the same from image to image.
 
         Args:
-            input_height: height of the network's input, pixels.
-            input_width: width of the network's input, pixels.
-            num_classes: C, number of classes.
             nms: True for a detector that repeats objects (yolo), False for one that doesn't (detr).
             iou_threshold: above this IoU, the lower-scored of two boxes of a class is dropped.
             multi_label: whether a box may be reported once for each class above the threshold, as COCO
                 evaluation and detr's top-k over queries and classes have it; otherwise its best class alone.
             max_candidates: at most this many candidates, the best, reach the NMS.
         """
-        self._input_size = (input_height, input_width)
-        self._num_classes = num_classes
         self._nms = nms
         self._iou_threshold = iou_threshold
         self._multi_label = multi_label
@@ -89,10 +81,11 @@ class Postprocessor:
         if max_detections < 1:
             raise ValueError(f"max_detections is {max_detections}, expected at least 1")
         # Comparing logits spares the sigmoid of N x C scores; few pass.
-        flat = np.flatnonzero(logits[0] >= threshold_logits(score_threshold, self._num_classes))
+        num_classes = logits.shape[2]
+        flat = np.flatnonzero(logits[0] >= threshold_logits(score_threshold, num_classes))
         if flat.size == 0:
             return Detections.empty()
-        rows, class_ids = np.divmod(flat, self._num_classes)
+        rows, class_ids = np.divmod(flat, num_classes)
         chosen = logits.reshape(-1)[flat]
         order = np.argsort(-chosen, kind="stable")
         if not self._multi_label:
@@ -108,7 +101,7 @@ class Postprocessor:
         if self._nms and len(candidates) > 1:
             kept = class_wise_nms(candidates, scores, class_ids, self._iou_threshold)
             candidates, class_ids, scores = candidates[kept], class_ids[kept], scores[kept]
-        source = to_source(candidates, geometry, *self._input_size)
+        source = to_source(candidates, geometry)
         visible = np.flatnonzero((source[:, 2] > source[:, 0]) & (source[:, 3] > source[:, 1]))[:max_detections]
         return Detections(
             source[visible].astype(np.float32), scores[visible].astype(np.float32), class_ids[visible].astype(np.int32)
@@ -143,9 +136,9 @@ def class_wise_nms(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray,
     return np.asarray(kept, np.intp).reshape(-1)
 
 
-def to_source(boxes: np.ndarray, geometry: Geometry, input_height: int, input_width: int) -> np.ndarray:
+def to_source(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Maps boxes [n, 4] from [0, 1] of the input to source pixels, clipped to the image; inverts `geometry`."""
-    size = np.array([input_width, input_height, input_width, input_height], np.float64)
+    size = np.array([geometry.input_width, geometry.input_height] * 2, np.float64)
     offset = np.array([geometry.offset_x, geometry.offset_y] * 2)
     scale = np.array([geometry.scale_x, geometry.scale_y] * 2)
     limit = np.array([geometry.source_width, geometry.source_height] * 2, np.float64)

@@ -25,6 +25,8 @@ class Geometry:
 
     source_width: int
     source_height: int
+    input_width: int
+    input_height: int
     scale_x: float
     scale_y: float
     offset_x: float
@@ -42,7 +44,7 @@ class Preprocessor:
         self._resize = resize
         self._pad_value = pad_value
         self._source_size: tuple[int, int] | None = None
-        self._geometry = Geometry(width, height, 1.0, 1.0, 0.0, 0.0)
+        self._geometry = Geometry(width, height, width, height, 1.0, 1.0, 0.0, 0.0)
         self._window = self.buffer[0]
         self._scratch_rgb = np.empty((0, 0, 3), np.uint8)
         self._scratch_mono = np.empty((0, 0), np.uint8)
@@ -89,7 +91,16 @@ class Preprocessor:
         self._window = self.buffer[0, top : top + new_height, left : left + new_width]
         self._scratch_rgb = np.empty((new_height, new_width, 3), np.uint8)
         self._scratch_mono = np.empty((new_height, new_width), np.uint8)
-        self._geometry = Geometry(width, height, new_width / width, new_height / height, float(left), float(top))
+        self._geometry = Geometry(
+            source_width=width,
+            source_height=height,
+            input_width=input_width,
+            input_height=input_height,
+            scale_x=new_width / width,
+            scale_y=new_height / height,
+            offset_x=float(left),
+            offset_y=float(top),
+        )
         self._source_size = (height, width)
 
 

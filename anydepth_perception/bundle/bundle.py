@@ -151,8 +151,8 @@ class Bundle:
     def average_precision(self, config: DepthConfig) -> float:
         """AP of `config` in [0, 1]: from the accuracy table where it is there, else an estimate.
 
-        The estimate adds the gains of single stages over the base-net, scaled so that full is met, where the
-        table has all singles; otherwise it goes linearly with GFLOPs from base to full. A bundle without a
+        The estimate adds the gains of single stages to base, scaled so that full is met, where the table has a
+        single for each stage; otherwise it goes linearly with GFLOPs from base to full. A bundle without a
         table ranks by GFLOPs alone: 0 at no cost, 1 at full.
         """
         table = self.manifest.accuracy.configurations
@@ -169,23 +169,30 @@ class Bundle:
         return min(1.0, max(0.0, base + share * (full - base)))
 
     def _measured_stage_gains(self) -> tuple[float, ...] | None:
-        """Gain in AP of each stage's full path over the base-net, scaled to add up to full; None if unknown."""
+        """Gain in AP of each stage's full path, scaled to add up from base to full; None if a stage has none.
+
+        A stage's gain is what its full path adds to the base-net, or what its essential path takes from the
+        super-net, or the mean of both: whichever the table has.
+        """
         table = self.manifest.accuracy.configurations
-        singles = []
-        for index in range(len(STAGES)):
-            paths = tuple(position == index for position in range(len(STAGES)))
-            entry = table.get(DepthConfig(paths, self.base.exit))
-            if entry is None:
-                return None
-            singles.append(entry.average_precision)
-        base = table[self.base].average_precision
-        all_full = table.get(DepthConfig(self.full.full_paths, self.base.exit))
-        # A negative gain is noise of the measurement: a refinement that looks harmful is worth nothing here.
-        gains = [max(0.0, single - base) for single in singles]
-        total = sum(gains)
-        if all_full is None or total <= 0.0:
+        base, full = table.get(self.base), table.get(DepthConfig(self.full.full_paths, self.base.exit))
+        if base is None or full is None:
             return None
-        scale = max(0.0, all_full.average_precision - base) / total
+        gains = []
+        for index in range(len(STAGES)):
+            alone = tuple(position == index for position in range(len(STAGES)))
+            added = table.get(DepthConfig(alone, self.base.exit))
+            taken = table.get(DepthConfig(tuple(not path for path in alone), self.base.exit))
+            known = [added.average_precision - base.average_precision] if added else []
+            known += [full.average_precision - taken.average_precision] if taken else []
+            if not known:
+                return None
+            # A negative gain is noise of the measurement: a refinement that looks harmful is worth nothing here.
+            gains.append(max(0.0, sum(known) / len(known)))
+        total = sum(gains)
+        if total <= 0.0:
+            return None
+        scale = max(0.0, full.average_precision - base.average_precision) / total
         return tuple(gain * scale for gain in gains)
 
 

@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Tests run from the source tree whether or not the package is installed; the tiny bundle is made by a helper module.
+_TEST_FOLDER = Path(__file__).resolve().parent
+for _folder in (_TEST_FOLDER / "anydepth_perception", _TEST_FOLDER.parent):
+    if str(_folder) not in sys.path:
+        sys.path.insert(0, str(_folder))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny valid bundle, shared by the tests of a run: read it, don't change it."""
+    from tiny_bundle import make_tiny_bundle
+
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny.anydepth").path
