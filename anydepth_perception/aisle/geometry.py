@@ -38,6 +38,10 @@ class Mesh:
     roles: np.ndarray
     parts: np.ndarray
 
+    def scaled(self, x: float, y: float, z: float) -> Mesh:
+        """This mesh stretched along each axis by a positive factor."""
+        return Mesh(self.quads * (x, y, z), self.roles, self.parts)
+
     def placed(self, x: float, y: float, z: float, yaw: float) -> np.ndarray:
         """Quads [F,4,3] turned by `yaw` radians about the vertical, then moved to (x, y, z)."""
         cosine, sine = np.cos(yaw), np.sin(yaw)
@@ -129,24 +133,21 @@ def limbs(starts: np.ndarray, ends: np.ndarray, start_radii: np.ndarray, end_rad
     return np.stack([low, np.roll(low, -1, 1), np.roll(high, -1, 1), high], 2)
 
 
-def patch(quad: np.ndarray, u0: float, v0: float, u1: float, v1: float) -> np.ndarray:
-    """Sub-quads of `quad` [...,4,3] between the fractions (u0, v0) and (u1, v1) of its sides, [...,4,3]."""
-    a, b, c, d = (quad[..., i, :] for i in range(4))
-
-    def at(u: float, v: float) -> np.ndarray:
-        return (a * (1 - u) + b * u) * (1 - v) + (d * (1 - u) + c * u) * v
-
-    return np.stack([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], -2)
+def _within(quads: np.ndarray, corners: list[tuple[float, float]]) -> np.ndarray:
+    """Quads [...,4,3] at four (u, v) fractions of the sides of each of `quads` [...,4,3]."""
+    u, v = np.array(corners).T
+    weights = np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], 1)
+    return weights @ quads
 
 
-def strip(quad: np.ndarray, start: tuple[float, float], end: tuple[float, float], half_width: float) -> np.ndarray:
+def patch(quads: np.ndarray, u0: float, v0: float, u1: float, v1: float) -> np.ndarray:
+    """Parts of `quads` [...,4,3] between the fractions (u0, v0) and (u1, v1) of their sides, [...,4,3]."""
+    return _within(quads, [(u0, v0), (u1, v0), (u1, v1), (u0, v1)])
+
+
+def strip(
+    quads: np.ndarray, start: tuple[float, float], end: tuple[float, float], half_width: float
+) -> np.ndarray:
     """A diagonal strip across quads [...,4,3] from one (u, v) to another, [...,4,3]."""
-    a, b, c, d = (quad[..., i, :] for i in range(4))
-
-    def at(u: float, v: float) -> np.ndarray:
-        return (a * (1 - u) + b * u) * (1 - v) + (d * (1 - u) + c * u) * v
-
     (u0, v0), (u1, v1) = start, end
-    return np.stack(
-        [at(u0, v0 - half_width), at(u1, v1 - half_width), at(u1, v1 + half_width), at(u0, v0 + half_width)], -2
-    )
+    return _within(quads, [(u0, v0 - half_width), (u1, v1 - half_width), (u1, v1 + half_width), (u0, v0 + half_width)])

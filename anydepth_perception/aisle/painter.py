@@ -46,7 +46,6 @@ class Painted:
 
 def paint(buffer: np.ndarray, camera: Camera, light: Light, racks: list[Racks], items: list[Item]) -> list[Painted]:
     """Draw racks and items into `buffer` uint8 [H,W,4] (RGB, id of the labelled item or 0); returns labelled ones."""
-    items = [item for block in racks for item in block.items] + items
     ahead = [(item, float(camera.to_camera(item.position)[2])) for item in items]
     items = [item for item, depth in ahead if 0.5 < depth < 34.5]
     distances = [float(np.hypot(*(item.position - camera.position)[[0, 2]])) for item in items]
@@ -54,54 +53,56 @@ def paint(buffer: np.ndarray, camera: Camera, light: Light, racks: list[Racks], 
     ids = np.zeros(len(items), int)
     ids[labelled] = np.arange(1, len(labelled) + 1)
 
-    counts = [len(item.quads) for item in items]
     rack_quads = np.concatenate([block.quads for block in racks])
-    near = rack_quads[:, :, 2].max(1) > camera.position[2] - 1
-    near &= rack_quads[:, 0, 2] < camera.position[2] + 34
-    rack_quads = rack_quads[near]
-    num_rack = len(rack_quads)
-    quads = np.concatenate([rack_quads] + [item.quads for item in items])
+    ends_m = rack_quads[:, 0, 2] - camera.position[2]
+    near = np.flatnonzero((ends_m > -4) & (ends_m < 34))
+    num_rack = len(near)
+    counts = [len(item.quads) for item in items]
+    quads = np.concatenate([rack_quads[near]] + [item.quads for item in items])
+    normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
+    points = camera.to_camera(quads)
+    depth = np.ascontiguousarray(points[..., 2].T)
+    seen = np.einsum("ij,ij->i", quads[:, 0] - camera.position, normals) < 0
+    seen = np.flatnonzero(seen & (depth.max(0) > NEAR_M))
+
     colours = np.concatenate([np.concatenate([b.colours for b in racks])[near]] + [i.colours for i in items])
     item_keys = [AISLE_KEY - d if item.key is None else item.key for item, d in zip(items, distances, strict=True)]
     keys = np.concatenate([np.concatenate([b.keys for b in racks])[near], np.repeat(item_keys, counts)])
-    owner = np.concatenate([np.zeros(num_rack, int), np.repeat(ids, counts)])
-    offsets = np.cumsum([0] + [int(item.parts[-1]) + 1 for item in items])
-    parts = np.concatenate([item.parts + offset for item, offset in zip(items, offsets, strict=False)]).astype(int)
+    member = np.concatenate([np.full(num_rack, -1), np.repeat(np.arange(len(items)), counts)])[seen]
+    offsets = np.cumsum([1] + [int(item.parts[-1]) + 1 for item in items])
+    parts = [item.parts + offset for item, offset in zip(items, offsets, strict=False)]
+    parts = np.concatenate([np.zeros(num_rack, int), *parts]).astype(int)
+    middle = depth.mean(0)
+    part_depth = np.bincount(parts, middle) / np.maximum(np.bincount(parts), 1)
+    part_depth[0] = 0
 
-    points = camera.to_camera(quads)
-    depth = points[..., 2]
-    part_depth = np.bincount(parts, depth[num_rack:].mean(1)) / np.maximum(np.bincount(parts), 1)
-    second = np.concatenate([np.zeros(num_rack), -part_depth[parts]])
-
-    normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
-    visible = ((quads[:, 0] - camera.position) * normals).sum(1) < 0
-    closest = depth.min(1)
-    visible &= depth.max(1) > NEAR_M
+    points, depth = points[seen], depth[:, seen]
+    crossing = depth.min(0) < NEAR_M
     pixels = camera.to_pixels(np.maximum(points, (-np.inf, -np.inf, NEAR_M)))
-    limit = (camera.width, camera.height)
-    whole = _projected_boxes(pixels[num_rack:], counts)
-    inside = (pixels.max(1) >= 0).all(1) & (pixels.min(1) <= limit).all(1)
-    visible &= inside | (closest < NEAR_M)
+    corners = np.ascontiguousarray(pixels.transpose(2, 1, 0))
+    low, high = corners.min(1), corners.max(1)
+    whole = _spans(low, high, member, len(items))
+    inside = (high >= 0).all(0) & (low[0] <= camera.width) & (low[1] <= camera.height)
 
-    chosen = np.flatnonzero(visible)
-    chosen = chosen[np.lexsort((second[chosen], keys[chosen]))]
-    shades = _shade(colours[chosen], normals[chosen], depth[chosen].mean(1), light)
-    shades = np.concatenate([shades, owner[chosen, None]], 1).tolist()
-    fixed = np.round(pixels[chosen] * (1 << SUBPIXEL_BITS)).astype(np.int32)
-    polygons = list(fixed)
-    for row in np.flatnonzero(closest[chosen] < NEAR_M):
-        clipped = camera.to_pixels(clip_near(points[chosen[row]]))
+    order = np.flatnonzero(inside | crossing)
+    order = order[np.lexsort((-part_depth[parts[seen[order]]], keys[seen[order]]))]
+    chosen = seen[order]
+    owner = np.concatenate([[0], ids])[member[order] + 1]
+    shades = _shade(colours[chosen], normals[chosen], middle[chosen], light)
+    shades = np.concatenate([shades, owner[:, None]], 1).tolist()
+    polygons = list(np.round(pixels[order] * (1 << SUBPIXEL_BITS)).astype(np.int32))
+    for row in np.flatnonzero(crossing[order]):
+        clipped = camera.to_pixels(clip_near(points[order[row]]))
         polygons[row] = np.round(clipped * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
-    owners = owner[chosen]
-    edges = np.flatnonzero(np.diff(owners)) + 1
-    starts, ends = np.concatenate([[0], edges]).tolist(), np.concatenate([edges, [len(owners)]]).tolist()
+    edges = np.flatnonzero(np.diff(owner)) + 1
+    starts, ends = np.concatenate([[0], edges]).tolist(), np.concatenate([edges, [len(owner)]]).tolist()
     painted = []
     fill = cv2.fillConvexPoly
     for start, end in zip(starts, ends, strict=True):
         for polygon, colour in zip(polygons[start:end], shades[start:end], strict=True):
             fill(buffer, polygon, colour, 8, SUBPIXEL_BITS)
-        number = int(owners[start]) if end > start else 0
+        number = int(owner[start]) if end > start else 0
         if number:
             index = labelled[number - 1]
             around = np.array([whole[index, 0] - 2, whole[index, 1] - 2, whole[index, 2] + 3, whole[index, 3] + 3])
@@ -124,14 +125,15 @@ def visible_box(buffer: np.ndarray, number: int, around: np.ndarray) -> tuple[tu
     return box, int(np.count_nonzero(mask))
 
 
-def _projected_boxes(pixels: np.ndarray, counts: list[int]) -> np.ndarray:
-    """Boxes [N,4] of consecutive runs of quads [F,4,2], of the given lengths."""
-    if not counts:
-        return np.zeros((0, 4))
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    low = np.minimum.reduceat(pixels.min(1), starts)
-    high = np.maximum.reduceat(pixels.max(1), starts)
-    return np.concatenate([low, high], 1)
+def _spans(low: np.ndarray, high: np.ndarray, member: np.ndarray, num: int) -> np.ndarray:
+    """Boxes xyxy [num,4] around the faces of each item, from their extents [2,F] and ascending items [F] (-1: none)."""
+    spans = np.zeros((num, 4))
+    first = int(np.searchsorted(member, 0))
+    present, starts = np.unique(member[first:], return_index=True)
+    if len(present):
+        spans[present, :2] = np.minimum.reduceat(low[:, first:], starts, axis=1).T
+        spans[present, 2:] = np.maximum.reduceat(high[:, first:], starts, axis=1).T
+    return spans
 
 
 def _shade(colours: np.ndarray, normals: np.ndarray, depth: np.ndarray, light: Light) -> np.ndarray:

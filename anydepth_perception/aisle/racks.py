@@ -16,6 +16,8 @@ BAYS = 8
 """Bays in one block, the unit in which racks are drawn from the seed."""
 BLOCK_M = BAY_M * BAYS
 KEYS_PER_BAY = 100
+LABELLED_SHARE = 0.04
+"""Share of places in the racks that hold a labelled solid."""
 
 
 @dataclass
@@ -37,12 +39,15 @@ class Item:
 
 @dataclass
 class Racks:
-    """One block of racks: unlabelled quads [F,4,3] with colours [F,3] and painter's keys [F]; labelled items."""
+    """One block of racks: unlabelled quads [F,4,3] with colours [F,3] and painter's keys [F].
+
+    `goods` are the (side, bay, level, place) in which labelled solids stand.
+    """
 
     quads: np.ndarray
     colours: np.ndarray
     keys: np.ndarray
-    items: list[Item]
+    goods: list[tuple[int, int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -136,24 +141,16 @@ def _cartons(
 def build_block(style: RackStyle, rng: np.random.Generator, block: int) -> Racks:
     """Racks of both sides for bays [8 * block, 8 * block + 8)."""
     bays = np.arange(block * BAYS, (block + 1) * BAYS)
-    quads, colours, keys, items = [], [], [], []
+    quads, colours, keys, goods_here = [], [], [], []
     for side in (-1, 1):
         for target, values in zip((quads, colours, keys), _shelves(style, bays, side), strict=True):
             target.extend(values)
         slots = np.stack(np.meshgrid(bays, np.arange(len(style.levels_m)), np.arange(3), indexing="ij"), -1).reshape(-1, 3)
         kind = rng.random(len(slots))
-        goods = _cartons(style, rng, slots[(kind < style.fill) & (kind > 0.05)], side)
+        goods = _cartons(style, rng, slots[(kind < style.fill) & (kind > LABELLED_SHARE)], side)
         for target, value in zip((quads, colours, keys), goods, strict=True):
             target.append(value)
-        for bay, level, place in slots[(kind <= 0.05)]:
-            label = int(rng.choice([PALLET, CRATE, BARREL, CONE]))
-            mesh = LABELLED[label](rng.random(6), 0.0, False, 1)
-            z = (bay + (place + 0.5) / 3) * BAY_M
-            x = side * (style.half_width_m + 0.5)
-            yaw = np.pi / 2 + rng.normal(0, 0.1)
-            key = -bay * KEYS_PER_BAY + style.order(level, True) * 10 + (2 - place) * 2.0
-            position = np.array([x, style.levels_m[level], z])
-            items.append(Item(mesh.placed(*position, yaw), textured(mesh, rng), mesh.parts, label, position, key))
+        goods_here.extend((side, *slot) for slot in slots[kind <= LABELLED_SHARE].tolist())
         for bay in bays[rng.random(BAYS) < 0.12]:
             width, height = rng.uniform(0.6, 1.2), rng.uniform(0.7, 1.3)
             x, y, z = side * (style.half_width_m - 0.02), rng.uniform(1.0, 2.4), (bay + 0.5) * BAY_M
@@ -162,4 +159,14 @@ def build_block(style: RackStyle, rng: np.random.Generator, block: int) -> Racks
             quads.append(np.concatenate([np.full_like(along, x), y + picture[..., 1:] * height, z + along], -1))
             colours.append(tints)
             keys.append(np.full(len(picture), -bay * KEYS_PER_BAY + 95.0))
-    return Racks(np.concatenate(quads), np.concatenate(colours), np.concatenate(keys).astype(float), items)
+    return Racks(np.concatenate(quads), np.concatenate(colours), np.concatenate(keys).astype(float), goods_here)
+
+
+def build_goods(style: RackStyle, rng: np.random.Generator, side: int, bay: int, level: int, place: int) -> Item:
+    """The labelled solid in one place of a rack."""
+    label = int(rng.choice([PALLET, CRATE, BARREL, CONE]))
+    mesh = LABELLED[label](rng.random(6), 0.0, False, 1)
+    position = np.array([side * (style.half_width_m + 0.5), style.levels_m[level], (bay + (place + 0.5) / 3) * BAY_M])
+    key = -bay * KEYS_PER_BAY + style.order(level, True) * 10 + (2 - place) * 2.0
+    quads = mesh.placed(*position, np.pi / 2 + rng.normal(0, 0.1))
+    return Item(quads, textured(mesh, rng), mesh.parts, label, position, key)

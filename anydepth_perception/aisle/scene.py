@@ -21,7 +21,7 @@ MIN_INSIDE_SHARE = 0.2
 MIN_SIDE_PX = 4
 MAX_LABEL_DISTANCE_M = 26.0
 LAMP_SPACING_M = 8.0
-CEILING_M = 6.0
+LAMP_CORNERS_M = np.array([[-0.5, 6.0, -0.6], [0.5, 6.0, -0.6], [0.5, 6.0, 0.6], [-0.5, 6.0, 0.6]])
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class AisleScene:
         """Fill `buffer` with the far end's haze below a darker ceiling with lamps."""
         mix = np.linspace(0, 1, self.height)[:, None] ** 0.7
         column = self._ceiling * (1 - mix) + self._light.haze * mix
-        buffer[:, :, :3] = column.astype(np.uint8)[:, None]
-        buffer[:, :, 3] = 0
+        pixels = np.zeros((self.height, 4), np.uint8)
+        pixels[:, :3] = column
+        buffer.view(np.uint32)[..., 0] = pixels.view(np.uint32)
         first = int(camera.position[2] // LAMP_SPACING_M) + 1
         for lamp in range(first + 3, first - 1, -1):
             z = lamp * LAMP_SPACING_M
-            corners = np.array([[-0.5, CEILING_M, z - 0.6], [0.5, CEILING_M, z - 0.6], [0.5, CEILING_M, z + 0.6], [-0.5, CEILING_M, z + 0.6]])
-            points = camera.to_camera(corners)
+            points = camera.to_camera(LAMP_CORNERS_M + (0, 0, z))
             if points[:, 2].min() > 1:
                 pixels = np.round(camera.to_pixels(points)).astype(np.int32)
                 cv2.fillConvexPoly(buffer, pixels, (250, 250, 240, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -27,18 +28,24 @@ CLASS_NAMES = ("person", "forklift", "pallet", "crate", "barrel", "cone")
 
 PERSON, FORKLIFT, PALLET, CRATE, BARREL, CONE = range(len(CLASS_NAMES))
 
+SATURATIONS = np.array([0.08, 0.35, 0.65, 0.9])
+
 
 def palette(rng: np.random.Generator) -> np.ndarray:
     """Colours [4,3] (RGB in [0,1]) of one object by role; the same distribution for every solid."""
     hue = rng.random(3)[:, None] + np.array([0, 2 / 3, 1 / 3])
-    pure = np.clip(np.abs((hue % 1) * 6 - 3) - 1, 0, 1)
-    saturation = rng.choice([0.08, 0.35, 0.65, 0.9], 3)[:, None] * rng.uniform(0.7, 1, (3, 1))
+    pure = np.minimum(np.maximum(np.abs((hue % 1) * 6 - 3) - 1, 0), 1)
+    saturation = SATURATIONS[rng.integers(4, size=(3, 1))] * rng.uniform(0.7, 1, (3, 1))
     colours = rng.uniform(0.25, 0.95, (3, 1)) * (1 - saturation + saturation * pure)
     return np.concatenate([colours, colours[1:2] * 0.35])
 
 
 def textured(mesh: Mesh, rng: np.random.Generator) -> np.ndarray:
-    """Colours [F,3] of a mesh's faces: a random palette and one of four random textures."""
+    """Colours [F,3] of a mesh's faces: a random palette and one of four random textures.
+
+    Takes the same number of draws from `rng` whatever the mesh, so that its detail changes nothing else.
+    """
+    rng = np.random.default_rng(rng.integers(2**32))
     colours = palette(rng)
     style = rng.integers(4)
     roles = mesh.roles
@@ -114,84 +121,102 @@ def forklift(shape: np.ndarray, phase: float, walking: bool, detail: int) -> Mes
     forks = [[s * 0.26, lift, 1.35] for s in (-1, 1)]
     builder.add(boxes(forks, [[0.13, 0.06, 1.05]] * 2), ACCENT)
     for z, radius in ((0.42, 0.3), (-0.85, 0.25)):
-        wheel = revolve([radius, radius], [0, 0.18], 7 + 2 * detail)
-        wheel = wheel[..., [1, 0, 2]]
         for side in (-1, 1):
-            placed = wheel * (side, 1, 1) + (side * (half - 0.14), radius, z)
-            builder.add(outward(placed, (side * (half - 0.05), radius, z)), DARK)
+            wheel = _unit_wheel(side, 7 + 2 * detail)
+            builder.add(wheel * (0.18, radius, radius) + (side * (half - 0.14), radius, z), DARK)
     return builder.build()
 
 
+@functools.cache
+def _unit_wheel(side: int, sides: int) -> np.ndarray:
+    wheel = revolve([1, 1], [0, 1], sides)[..., [1, 0, 2]] * (side, 1, 1)
+    return outward(wheel, (side / 2, 0.0, 0.0))
+
+
 def pallet(shape: np.ndarray, phase: float, walking: bool, detail: int) -> Mesh:
-    """One to three slatted decks on blocks, 1.2 x 0.16-0.5 x 0.9 m."""
-    width, depth, deck = 1.05 + 0.3 * shape[0], 0.8 + 0.2 * shape[1], 0.15 + 0.03 * shape[2]
+    """One to three slatted decks on blocks, 1.05-1.35 x 0.15-0.5 x 0.8-1.0 m."""
+    unit = _unit_pallet(1 + int(3 * shape[3] ** 1.5), detail)
+    return unit.scaled(1.05 + 0.3 * shape[0], 0.15 + 0.03 * shape[2], 0.8 + 0.2 * shape[1])
+
+
+@functools.cache
+def _unit_pallet(decks: int, detail: int) -> Mesh:
     builder = MeshBuilder()
     slats = 5
-    for level in range(1 + int(3 * shape[3] ** 1.5)):
-        floor = level * deck
-        blocks = [[x * (width / 2 - 0.07), floor + deck * 0.42, 0] for x in (-1, 0, 1)]
-        builder.add(boxes(blocks, [[0.12, deck * 0.6, depth]] * 3), BASE)
+    for floor in range(decks):
+        blocks = [[x * 0.44, floor + 0.42, 0] for x in (-1, 0, 1)]
+        builder.add(boxes(blocks, [[0.1, 0.6, 1]] * 3), BASE)
         if detail:
-            low = [[0, floor + 0.015, z * (depth / 2 - 0.05)] for z in (-1, 1)]
-            builder.add(boxes(low, [[width, 0.03, 0.1]] * 2), SECONDARY)
-        rows = [[0, floor + deck * 0.86, (i - (slats - 1) / 2) * depth / slats] for i in range(slats)]
-        builder.add(boxes(rows, [[width, deck * 0.22, depth / slats * 0.68]] * slats), SECONDARY)
+            low = [[0, floor + 0.1, z * 0.44] for z in (-1, 1)]
+            builder.add(boxes(low, [[1, 0.2, 0.11]] * 2), SECONDARY)
+        rows = [[0, floor + 0.86, (i - (slats - 1) / 2) / slats] for i in range(slats)]
+        builder.add(boxes(rows, [[1, 0.22, 0.68 / slats]] * slats), SECONDARY)
     return builder.build()
 
 
 def crate(shape: np.ndarray, phase: float, walking: bool, detail: int) -> Mesh:
-    """A cube of planks, 0.55-1.05 m, with a raised frame and a diagonal brace on its sides."""
+    """A cube of planks, 0.55-1.05 m, with a frame and one or two diagonal braces on its sides."""
     size = 0.55 + 0.5 * shape[0]
-    height = size * (0.8 + 0.35 * shape[1])
+    unit = _unit_crate(bool(shape[3] > 0.5), bool(shape[4] > 0.6), detail)
+    return unit.scaled(size, size * (0.8 + 0.35 * shape[1]), size * (0.9 + 0.3 * shape[2]))
+
+
+@functools.cache
+def _unit_crate(rising: bool, crossed: bool, detail: int) -> Mesh:
     builder = MeshBuilder()
-    cube = boxes([[0, height / 2, 0]], [[size, height, size * (0.9 + 0.3 * shape[2])]])
+    cube = boxes([[0, 0.5, 0]], [[1, 1, 1]])
     builder.add(cube, BASE)
     sides, edge = cube[0][[0, 1, 3, 4, 5]], 0.13
     if detail:
         for line in (0.36, 0.64):
             builder.decorate(patch(sides, 0, line - 0.02, 1, line + 0.02), DARK)
-    ends = ((edge, edge), (1 - edge, 1 - edge)) if shape[3] > 0.5 else ((edge, 1 - edge), (1 - edge, edge))
-    builder.decorate(strip(sides, *ends, 0.1), SECONDARY)
-    if shape[4] > 0.6:
-        builder.decorate(strip(sides, (ends[0][0], ends[1][1]), (ends[1][0], ends[0][1]), 0.1), SECONDARY)
-    for u0, v0, u1, v1 in ((0, 0, 1, edge), (0, 1 - edge, 1, 1), (0, 0, edge, 1), (1 - edge, 0, 1, 1)):
+    low, high = edge, 1 - edge
+    if rising or crossed:
+        builder.decorate(strip(sides, (low, low), (high, high), 0.1), SECONDARY)
+    if not rising or crossed:
+        builder.decorate(strip(sides, (low, high), (high, low), 0.1), SECONDARY)
+    for u0, v0, u1, v1 in ((0, 0, 1, low), (0, high, 1, 1), (0, 0, low, 1), (high, 0, 1, 1)):
         builder.decorate(patch(sides, u0, v0, u1, v1), SECONDARY)
     return builder.build()
 
 
 def barrel(shape: np.ndarray, phase: float, walking: bool, detail: int) -> Mesh:
-    """An upright cylinder with rings, or a bulging one, 0.5-0.65 m across and 0.8-1.0 m high."""
-    radius, height, sides = 0.26 + 0.07 * shape[0], 0.8 + 0.22 * shape[1], 8 + 4 * detail
-    ring = 0.045 * height
-    bulge = 0.12 * radius if shape[2] > 0.6 else 0.0
-    profile = [(0.0, 0.0), (0.05, 0.0), (0.32, 1.0), (0.37, 1.0), (0.63, 1.0), (0.68, 1.0), (0.95, 0.0), (1.0, 0.0)]
-    lip = 0.05 * radius
-    is_ring = np.array([True, False, True, False, True, False, True])
+    """An upright cylinder with rings, or a bulging one, 0.52-0.7 m across and 0.8-1.0 m high."""
+    radius = 0.26 + 0.07 * shape[0]
+    return _unit_barrel(bool(shape[2] > 0.6), detail).scaled(radius, 0.8 + 0.22 * shape[1], radius)
+
+
+@functools.cache
+def _unit_barrel(bulging: bool, detail: int) -> Mesh:
+    sides, bulge, lip = 8 + 4 * detail, 0.12 * bulging, 0.05
+    heights = [0.0, 0.05, 0.32, 0.37, 0.63, 0.68, 0.95, 1.0]
+    body = revolve([1 + bulge * (0.1 < h < 0.9) for h in heights], heights, sides)
+    bands = np.repeat([SECONDARY, BASE, SECONDARY, BASE, SECONDARY, BASE, SECONDARY], sides)
+    lid = body[len(bands) :]
     builder = MeshBuilder()
-    radii = [radius + bulge * b for _, b in profile]
-    heights = [h * height for h, _ in profile]
-    body = revolve(radii, heights, sides)
-    bands = np.repeat(np.where(is_ring, SECONDARY, BASE), sides)
-    builder.add(body, np.concatenate([bands, np.full(len(body) - len(bands), SECONDARY)]))
-    inner = body[len(bands) :] * (0.82, 1, 0.82)
-    builder.decorate(inner, DARK)
+    builder.add(body, np.concatenate([bands, np.full(len(lid), SECONDARY)]))
+    builder.decorate(lid * (0.82, 1, 0.82), DARK)
     if detail:
-        for low in (0.0, 0.32, 0.63, 0.95):
-            middle = radius + (bulge if 0.1 < low < 0.9 else 0) + lip
-            hoop = revolve([middle, middle], [low * height, low * height + ring], sides, capped=False)
-            builder.decorate(hoop, SECONDARY)
+        for low in heights[::2]:
+            radius = 1 + bulge * (0.1 < low < 0.9) + lip
+            builder.decorate(revolve([radius, radius], [low, low + 0.045], sides, capped=False), SECONDARY)
     return builder.build()
 
 
 def cone(shape: np.ndarray, phase: float, walking: bool, detail: int) -> Mesh:
     """A striped traffic cone on a square base, 0.55-1.0 m high."""
-    height, sides = 0.55 + 0.45 * shape[0], 7 + 4 * detail
+    height = 0.55 + 0.45 * shape[0]
     foot = height * (0.23 + 0.05 * shape[1])
+    return _unit_cone(bool(shape[2] > 0.4), detail).scaled(foot, height, foot)
+
+
+@functools.cache
+def _unit_cone(two_stripes: bool, detail: int) -> Mesh:
+    sides = 7 + 4 * detail
     builder = MeshBuilder()
-    builder.add(boxes([[0, 0.025, 0]], [[foot * 2.3, 0.05, foot * 2.3]]), DARK)
-    marks = [0.05, 0.35, 0.53, 0.68, 0.82, 1.0] if shape[2] > 0.4 else [0.05, 0.42, 0.7, 1.0]
-    radii = [foot * (1 - m) + 0.035 * height * m for m in marks]
-    body = revolve(radii, [m * height for m in marks], sides)
+    builder.add(boxes([[0, 0.03, 0]], [[2.3, 0.06, 2.3]]), DARK)
+    marks = [0.05, 0.35, 0.53, 0.68, 0.82, 1.0] if two_stripes else [0.05, 0.42, 0.7, 1.0]
+    body = revolve([1 - 0.86 * m for m in marks], marks, sides)
     bands = np.repeat([BASE, SECONDARY, BASE, SECONDARY, BASE][: len(marks) - 1], sides)
     builder.add(body, np.concatenate([bands, np.full(len(body) - len(bands), DARK)]))
     return builder.build()

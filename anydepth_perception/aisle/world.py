@@ -6,7 +6,7 @@ import numpy as np
 
 from anydepth_perception.aisle.camera import CameraPath
 from anydepth_perception.aisle.posters import poster
-from anydepth_perception.aisle.racks import BLOCK_M, Item, Racks, RackStyle, build_block
+from anydepth_perception.aisle.racks import BAY_M, BLOCK_M, Item, Racks, RackStyle, build_block, build_goods
 from anydepth_perception.aisle.solids import DISTRACTORS, FORKLIFT, LABELLED, PERSON, Solid, textured
 
 CELL_M = 2.6
@@ -14,10 +14,10 @@ VIEW_M = 34.0
 """Distance at which everything has faded into the haze."""
 BEHIND_M = 4.0
 PERIOD_M = VIEW_M + BEHIND_M + 2.0
-NUM_MOVERS = 6
+NUM_MOVERS = 4
 SHADOWS = ((0.22, 0.2, 1.7), (0.6, 1.3, 1.9), (0.65, 0.5, 0.2), (0.45, 0.45, 0.8), (0.32, 0.32, 0.9), (0.3, 0.3, 0.5))
 """Half width, half depth and height in metres of the shadow of each labelled class."""
-STANDING = (0.12, 0.07, 0.23, 0.2, 0.17, 0.21)
+STANDING = (0.11, 0.06, 0.2, 0.19, 0.19, 0.25)
 """Share of each labelled class among what stands still; people and trucks also come as movers."""
 DETAIL_DISTANCE_M = 9.0
 
@@ -31,8 +31,9 @@ class World:
         self.half_width_m = rng.uniform(2.1, 4.2)
         self.path = CameraPath.draw(rng, self.half_width_m)
         self.style = RackStyle.draw(rng, self.half_width_m, self.path.height_m)
-        self.density = rng.uniform(0.3, 0.75)
+        self.density = rng.uniform(0.35, 0.8)
         self._blocks: dict[int, Racks] = {}
+        self._goods: dict[tuple[int, int, int, int], Item] = {}
         self._cells: dict[tuple[int, int], list[Item]] = {}
         self._movers = [self._draw_mover(rng, i) for i in range(NUM_MOVERS)]
 
@@ -46,7 +47,7 @@ class World:
         return [self._blocks[block] for block in range(last, first - 1, -1)]
 
     def items(self, time_s: float, camera_z: float) -> list[Item]:
-        """Solids on the floor of the aisle and banners above it, in view of a camera at `camera_z` metres."""
+        """Solids on the floor of the aisle and banners above it, labelled goods, in view of a camera at `camera_z` metres."""
         first, last = int((camera_z - 2) // CELL_M), int((camera_z + VIEW_M) // CELL_M)
         items = []
         for cell in range(first, last + 1):
@@ -54,7 +55,19 @@ class World:
             if (cell, detail) not in self._cells:
                 self._cells[cell, detail] = self._draw_cell(cell, detail)
             items.extend(self._cells[cell, detail])
-        return items + [self._mover_at(i, time_s, camera_z) for i in range(NUM_MOVERS)]
+        return items + self._goods_in_view(camera_z) + [self._mover_at(i, time_s, camera_z) for i in range(NUM_MOVERS)]
+
+    def _goods_in_view(self, camera_z: float) -> list[Item]:
+        items = []
+        for racks in self.racks(camera_z):
+            for slot in racks.goods:
+                if -1 < slot[1] * BAY_M - camera_z < VIEW_M - BAY_M:
+                    if slot not in self._goods:
+                        side, bay, level, place = slot
+                        rng = np.random.default_rng([self.seed, 6, side + 1, bay % 2**32, level, place])
+                        self._goods[slot] = build_goods(self.style, rng, *slot)
+                    items.append(self._goods[slot])
+        return items
 
     def _draw_cell(self, cell: int, detail: int) -> list[Item]:
         rng = np.random.default_rng([self.seed, 2, cell % 2**32])
@@ -69,7 +82,10 @@ class World:
                 items.append(_labelled(label, LABELLED[label], rng, (x, 0.0, z, yaw), 0.0, False, detail))
         if rng.random() < 0.22:
             mesh = DISTRACTORS[rng.integers(len(DISTRACTORS))](rng.random(6))
-            position = np.array([rng.uniform(-1, 1) * (self.half_width_m - 0.8), 0.0, (cell + rng.random()) * CELL_M])
+            x = rng.uniform(-1, 1) * (self.half_width_m - 0.8)
+            if abs(x - self.path.lateral_m) < 1.0:
+                x = self.path.lateral_m - np.sign(self.path.lateral_m) * rng.uniform(1.0, 1.6)
+            position = np.array([x, 0.0, (cell + rng.random()) * CELL_M])
             quads = mesh.placed(*position, rng.uniform(-np.pi, np.pi))
             items.append(Item(quads, textured(mesh, rng), mesh.parts, -1, position, shadow=(0.45, 0.4, 0.6)))
         if rng.random() < 0.1:
@@ -82,11 +98,13 @@ class World:
 
     def _draw_mover(self, rng: np.random.Generator, index: int) -> tuple[int, float, float, float]:
         """Class, lane x in metres, speed in m/s (negative: towards the camera), start in metres."""
-        label = PERSON if index < 3 or rng.random() < 0.35 else FORKLIFT
+        label = PERSON if index < 2 or rng.random() < 0.3 else FORKLIFT
         side = 1 if index % 2 else -1
-        room = self.half_width_m - 1.5
-        lane = self.path.lateral_m + side * rng.uniform(0.7 if label == PERSON else 1.3, 2.2)
-        lane = float(np.clip(lane, -room - 0.3, room + 0.3))
+        room = self.half_width_m - (0.9 if label == PERSON else 1.1)
+        lane = self.path.lateral_m + side * rng.uniform(0.8 if label == PERSON else 1.4, 2.4)
+        lane = float(np.clip(lane, -room, room))
+        if abs(lane - self.path.lateral_m) < 0.8:
+            lane = -room * float(np.sign(self.path.lateral_m))
         speed = rng.uniform(0.6, 1.5) if label == PERSON else rng.uniform(0.8, 2.2)
         return label, lane, speed * rng.choice([-1, 1]), (index + rng.random()) * PERIOD_M / NUM_MOVERS
 
