@@ -1,0 +1,1 @@
+"""What touches ROS 2: parameters, images, messages, diagnostics, quality of service."""

@@ -1,0 +1,206 @@
+"""One camera of the node: its topics, its frames' counts, and whether images arrive."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from anydepth_perception.detector import DetectionResult, ImageError
+from anydepth_perception.frame_statistics import FrameReport, FrameStatistics
+from anydepth_perception.pipeline import PendingFrame, steady_s
+from anydepth_perception.ros import messages, qos
+from anydepth_perception.ros.diagnostics import Health, WarningThrottle
+from anydepth_perception.ros.images import Frame, fill_image
+from anydepth_perception.ros.parameters import Settings
+from anydepth_perception.ros.process import one_line
+
+IMAGE_TIMEOUT_S = 3.0
+"""Seconds without an image after which diagnostics warn."""
+
+MAX_AGE_S = 10.0
+"""A stamp older than this is taken for one of another clock, and the time of arrival is used instead."""
+
+
+def output_prefixes(image_topics: Sequence[str]) -> list[str]:
+    """What stands before the output topics of each camera.
+
+    Nothing for a single camera. Of several, each camera has the namespace of its topic, as `left/` of
+    `left/image_raw`; where namespaces are missing or equal, the whole topic becomes the namespace.
+    """
+    if len(image_topics) == 1:
+        return [""]
+    parents = [topic.rpartition("/")[0] for topic in image_topics]
+    distinct = all(parent not in ("", "~") for parent in parents) and len(set(parents)) == len(parents)
+    return [f"{parent}/" for parent in (parents if distinct else image_topics)]
+
+
+def usable_age_s(stamp_ns: int, now_ns: int) -> float | None:
+    """Seconds from a camera's stamp to now; None where the stamp is unset, in the future or older than `MAX_AGE_S`."""
+    age_s = (now_ns - stamp_ns) * 1e-9
+    return age_s if stamp_ns != 0 and 0.0 <= age_s <= MAX_AGE_S else None
+
+
+class Camera:
+    """Subscription, publishers and counts of one camera, from activation to deactivation."""
+
+    def __init__(
+        self,
+        node: Any,
+        index: int,
+        *,
+        topic: str,
+        prefix: str,
+        settings: Settings,
+        class_names: Sequence[str],
+        frames: Any,
+        enqueue: Callable[[PendingFrame[Any]], bool],
+    ) -> None:
+        """Advertises the outputs under `prefix` and subscribes to `topic`.
+
+        Args:
+            index: the camera's index in the pending frames.
+            frames: publisher of the reports on single frames, shared by the cameras.
+            enqueue: takes a frame without waiting; True when it replaced one that waited.
+        """
+        self.statistics = FrameStatistics()
+        self._node = node
+        self._index = index
+        self._class_names = tuple(class_names)
+        self._messages = messages.DetectionMessages(messages.class_ids(class_names, settings.class_id_format))
+        self._frames = frames
+        self._enqueue = enqueue
+        self._warnings = WarningThrottle()
+        self._warned_of_stamp = False
+        self._last_image_s = steady_s()
+        self._unmatched_input = self._unmatched_output = False
+        self._image_qos = qos.image_qos(settings.image_qos)
+        self._detections = qos.create_publisher(
+            node, Detection2DArray, f"{prefix}detections", qos.DETECTIONS, on_incompatible=self._on_incompatible_output
+        )
+        self._label_info = node.create_publisher(LabelInfo, f"{prefix}label_info", qos.LATCHED)
+        self._debug_image = node.create_publisher(Image, f"{prefix}debug_image", qos.DEBUG_IMAGE)
+        self.publish_label_info(settings.score_threshold)
+        compressed = settings.image_transport == "compressed"
+        self._subscription = qos.create_image_subscription(
+            node,
+            CompressedImage if compressed else Image,
+            f"{topic}/compressed" if compressed else topic,
+            self._on_image,
+            self._image_qos,
+            on_lost=lambda lost: self.statistics.count("lost", lost),
+            on_incompatible=self._on_incompatible_input,
+        )
+
+    @property
+    def topic(self) -> str:
+        """Fully qualified name of the image topic, after remapping."""
+        return self._subscription.topic_name
+
+    def publish_label_info(self, score_threshold: float) -> None:
+        """Publishes the class names; latched, so that who joins later gets them too."""
+        stamp = self._node.get_clock().now().to_msg()
+        self._label_info.publish(messages.label_info(self._class_names, score_threshold, stamp))
+
+    def publish(self, pending: PendingFrame[Any], result: DetectionResult) -> None:
+        """Publishes the detections under the image's header."""
+        self._detections.publish(self._messages.fill(pending.message.header, result.detections))
+
+    def report(
+        self, pending: PendingFrame[Any], frame: Frame, result: DetectionResult, report: FrameReport
+    ) -> None:
+        """Counts a served frame; the report and the annotated image are made only for subscribers."""
+        self.statistics.served(report, steady_s())
+        header = pending.message.header
+        if self._frames.get_subscription_count():
+            self._frames.publish(messages.frame_status(self.topic, header, report))
+        if self._debug_image.get_subscription_count():
+            caption = f"{report.depth} {report.latency_ms:.0f} ms"
+            canvas, encoding = messages.annotate(frame, result.detections, self._class_names, caption)
+            message = Image(header=header)
+            fill_image(message, canvas, encoding)
+            self._debug_image.publish(message)
+
+    def bad(self, pending: PendingFrame[Any], error: ImageError) -> None:
+        """Counts a frame that could not be decoded."""
+        self.statistics.count("bad")
+        if self._warnings.allows(f"bad {getattr(error, 'kind', 'size')}", steady_s()):
+            bad = self.statistics.summary(steady_s()).counts.bad
+            self._node.get_logger().warning(f"bad frame on {self.topic} ({bad} so far): {one_line(error)}")
+
+    def failed(self, pending: PendingFrame[Any], error: Exception) -> None:
+        """Counts a frame that the detector failed on."""
+        self.statistics.count("failed")
+        if self._warnings.allows(f"failed {type(error).__name__}", steady_s()):
+            self._node.get_logger().error(f"a frame of {self.topic} failed: {type(error).__name__}: {one_line(error)}")
+            self._node.get_logger().debug("".join(traceback.format_exception(error)))
+
+    def health(self) -> Health:
+        """Endpoints whose QoS does not match, or no image for `IMAGE_TIMEOUT_S`; else OK."""
+        silent_s = steady_s() - self._last_image_s
+        if self._unmatched_output:
+            topic = self._detections.topic_name
+            subscribers = qos.incompatible_subscribers(self._node, topic, qos.DETECTIONS)
+            self._unmatched_output = bool(subscribers)
+            if subscribers:
+                offered = qos.describe(qos.DETECTIONS)
+                text = f"incompatible QoS on {topic}: published as {offered}, requested by {'; '.join(subscribers)}"
+                return Health(DiagnosticStatus.ERROR, text)
+        if silent_s <= IMAGE_TIMEOUT_S:
+            return Health(DiagnosticStatus.OK, "images arrive")
+        if self._unmatched_input:
+            publishers = qos.incompatible_publishers(self._node, self.topic, self._image_qos)
+            self._unmatched_input = bool(publishers)
+            if publishers:
+                wanted = qos.describe(self._image_qos)
+                text = f"incompatible QoS on {self.topic}: subscribed as {wanted}, offered by {'; '.join(publishers)}"
+                return Health(DiagnosticStatus.ERROR, text)
+        publishers_text = qos.publishers_in_words(self._node, self.topic)
+        text = f"no image on {self.topic} for {silent_s:.0f} s; {publishers_text}"
+        return Health(DiagnosticStatus.WARN, text)
+
+    def close(self) -> None:
+        """Gives the topics up."""
+        self._node.destroy_subscription(self._subscription)
+        for publisher in (self._detections, self._label_info, self._debug_image):
+            self._node.destroy_publisher(publisher)
+
+    def _on_image(self, message: Any) -> None:
+        arrival_s = steady_s()
+        self._last_image_s = arrival_s
+        age_s = self._age_s(message.header)
+        self.statistics.count("received")
+        if self._enqueue(PendingFrame(self._index, message, arrival_s, age_s)):
+            self.statistics.count("replaced")
+
+    def _age_s(self, header: Header) -> float:
+        stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+        now_ns = self._node.get_clock().now().nanoseconds
+        age_s = usable_age_s(stamp_ns, now_ns)
+        if age_s is not None:
+            return age_s
+        self.statistics.count("unstamped")
+        if not self._warned_of_stamp:
+            self._warned_of_stamp = True
+            self._node.get_logger().warning(
+                f"stamps of {self.topic} cannot be used ({stamp_ns * 1e-9:.3f} s, now {now_ns * 1e-9:.3f} s; accepted is "
+                f"an age of 0 to {MAX_AGE_S:.0f} s): latency counts from arrival. Is use_sim_time set as the camera has it?"
+            )
+        return 0.0
+
+    def _on_incompatible_input(self, policy: str) -> None:
+        self._unmatched_input = True
+        self._node.get_logger().error(
+            f"a publisher of {self.topic} has an incompatible QoS policy: {policy}; no images come from it"
+        )
+
+    def _on_incompatible_output(self, policy: str) -> None:
+        self._unmatched_output = True
+        self._node.get_logger().error(
+            f"a subscriber of {self._detections.topic_name} has an incompatible QoS policy: {policy}; it gets nothing"
+        )

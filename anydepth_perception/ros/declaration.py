@@ -1,0 +1,59 @@
+"""Declares the parameter table on a node, so that a bad value at start-up is told at configure and can be fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+
+from anydepth_perception.ros.parameters import DEFAULTS, TABLE, ParameterError, Settings, accepted_values, check
+
+
+def descriptor(name: str, *, with_range: bool = True) -> ParameterDescriptor:
+    """The ParameterDescriptor of a parameter of the table.
+
+    The type is left open, for two reasons: a whole number is accepted where a number is meant, and a wrong type at
+    start-up becomes a reason at configure instead of an exception in the constructor.
+    """
+    info, default = TABLE[name], DEFAULTS[name]
+    constraints = f"Accepted: {accepted_values(name)}."
+    if not info.live:
+        constraints += " Read-only while the node is configured."
+    message = ParameterDescriptor(
+        name=name, description=info.description, additional_constraints=constraints, dynamic_typing=True
+    )
+    if with_range and info.minimum is not None and info.maximum is not None:
+        if isinstance(default, int):
+            message.integer_range = [IntegerRange(from_value=int(info.minimum), to_value=int(info.maximum))]
+        else:
+            message.floating_point_range = [FloatingPointRange(from_value=info.minimum, to_value=info.maximum)]
+    return message
+
+
+def declare(node: Any) -> tuple[Settings, dict[str, str]]:
+    """Declares all parameters; the settings, and why a start-up value was refused, by parameter.
+
+    A refused parameter has its default in the settings.
+    """
+    values: dict[str, object] = {}
+    refused: dict[str, str] = {}
+    for name, default in DEFAULTS.items():
+        initial = list(default) if isinstance(default, tuple) else default
+        try:
+            parameter = node.declare_parameter(name, initial, descriptor(name))
+        except ParameterException:  # out of the descriptor's range
+            parameter = node.declare_parameter(name, initial, descriptor(name, with_range=False))
+        try:
+            values[name] = check(name, parameter.value)
+        except ParameterError as error:
+            refused[name] = str(error)
+    return Settings.from_values(values), refused
+
+
+def unknown_overrides(node: Any) -> list[str]:
+    """Start-up parameters that nobody declared, most likely misspelt."""
+    overrides = getattr(node, "_parameter_overrides", {})  # rclpy offers no public look at them
+    return sorted(
+        name for name in overrides if not node.has_parameter(name) and not name.startswith("qos_overrides.")
+    )

@@ -1,0 +1,71 @@
+"""What /diagnostics says of the node once a second, and warnings that don't repeat for every frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from anydepth_perception.frame_statistics import FrameSummary
+from anydepth_perception.ros.messages import key_values
+
+WARNING_INTERVAL_S = 10.0
+
+
+class WarningThrottle:
+    """Lets one warning of a kind through per `WARNING_INTERVAL_S`."""
+
+    def __init__(self) -> None:
+        self._last_s: dict[str, float] = {}
+
+    def allows(self, kind: str, now_s: float) -> bool:
+        """Whether a warning of this kind is due at `now_s` of the steady clock; counts it as given if so."""
+        last_s = self._last_s.get(kind)
+        if last_s is not None and now_s - last_s < WARNING_INTERVAL_S:
+            return False
+        self._last_s[kind] = now_s
+        return True
+
+
+@dataclass(frozen=True)
+class Health:
+    """Level (a constant of DiagnosticStatus) and its reason in one line."""
+
+    level: bytes
+    reason: str
+
+
+def worst(healths: list[Health]) -> Health:
+    """The most severe of several; its reason joins all that are not OK."""
+    level = max((health.level for health in healths), default=DiagnosticStatus.OK)
+    reasons = [health.reason for health in healths if health.level != DiagnosticStatus.OK]
+    return Health(level, "; ".join(reasons) if reasons else healths[0].reason if healths else "")
+
+
+def frame_values(summary: FrameSummary) -> dict[str, object]:
+    """Counts and rates of the frames, for the key-value part of a status."""
+    counts = summary.counts
+    due = counts.served + counts.dropped
+    values: dict[str, object] = {
+        "fps": summary.frames_per_s,
+        "latency_ms_p50": summary.latency_ms_p50,
+        "latency_ms_p95": summary.latency_ms_p95,
+        "depth": summary.depth,
+        "miss_percent": 100.0 * (counts.missed + counts.dropped) / due if due else 0.0,
+    }
+    return values | {f"frames_{item.name}": getattr(counts, item.name) for item in fields(counts)}
+
+
+def status(name: str, hardware_id: str, health: Health, values: dict[str, object]) -> DiagnosticStatus:
+    """One DiagnosticStatus."""
+    return DiagnosticStatus(
+        level=health.level, name=name, message=health.reason, hardware_id=hardware_id, values=key_values(values)
+    )
+
+
+def diagnostic_array(stamp: Any, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
+    """A DiagnosticArray with the given time stamp."""
+    message = DiagnosticArray(status=statuses)
+    message.header.stamp = stamp
+    return message

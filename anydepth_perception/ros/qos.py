@@ -1,0 +1,164 @@
+"""Quality of service: the profiles of the node's topics, events, and the DDS profile that lets images through."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+)
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+DETECTIONS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+DEBUG_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+FRAMES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def image_qos(reliability: str, depth: int = 1) -> QoSProfile:
+    """Profile of an image topic; `reliability` is best_effort or reliable, `depth` in messages."""
+    policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=policy)
+
+
+def describe(qos: QoSProfile) -> str:
+    """The policies that decide whether two endpoints match, in words."""
+    return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
+
+
+def incompatible_publishers(node: Any, topic: str, requested: QoSProfile) -> list[str]:
+    """Publishers of `topic` (fully qualified) whose QoS cannot serve a subscription with `requested`, in words."""
+    found = []
+    for info in node.get_publishers_info_by_topic(topic):
+        compatibility, reason = qos_check_compatible(info.qos_profile, requested)
+        if compatibility == QoSCompatibility.ERROR:
+            found.append(f"{endpoint_name(info)} ({describe(info.qos_profile)}): {reason.strip().rstrip(';')}")
+    return found
+
+
+def incompatible_subscribers(node: Any, topic: str, offered: QoSProfile) -> list[str]:
+    """Subscribers of `topic` (fully qualified) that request more than `offered`, in words."""
+    found = []
+    for info in node.get_subscriptions_info_by_topic(topic):
+        compatibility, reason = qos_check_compatible(offered, info.qos_profile)
+        if compatibility == QoSCompatibility.ERROR:
+            found.append(f"{endpoint_name(info)} ({describe(info.qos_profile)}): {reason.strip().rstrip(';')}")
+    return found
+
+
+def publishers_in_words(node: Any, topic: str) -> str:
+    """Who publishes `topic` (fully qualified) with which QoS, or `no publishers`."""
+    infos = node.get_publishers_info_by_topic(topic)
+    if not infos:
+        return "no publishers"
+    return "publishers: " + ", ".join(f"{endpoint_name(info)} ({describe(info.qos_profile)})" for info in infos)
+
+
+def endpoint_name(info: Any) -> str:
+    """Fully qualified name of the node behind a topic endpoint."""
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+
+
+def create_image_subscription(
+    node: Any,
+    message_type: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    *,
+    on_lost: Callable[[int], None],
+    on_incompatible: Callable[[str], None],
+) -> Any:
+    """A subscription with events, as far as the middleware supports them.
+
+    Args:
+        on_lost: is told how many more messages got lost.
+        on_incompatible: is told the name of the policy in which a publisher does not match.
+    """
+
+    def lost(event: Any) -> None:
+        on_lost(event.total_count_change)
+
+    def incompatible(event: Any) -> None:
+        on_incompatible(qos_policy_name_from_kind(event.last_policy_kind))
+
+    attempts = (
+        SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=incompatible),
+        SubscriptionEventCallbacks(incompatible_qos=incompatible),
+        SubscriptionEventCallbacks(use_default_callbacks=False),
+    )
+    for events in attempts[:-1]:
+        try:
+            return node.create_subscription(message_type, topic, callback, qos, event_callbacks=events)
+        except UnsupportedEventTypeError:
+            continue
+    return node.create_subscription(message_type, topic, callback, qos, event_callbacks=attempts[-1])
+
+
+def create_publisher(
+    node: Any, message_type: type, topic: str, qos: QoSProfile, *, on_incompatible: Callable[[str], None]
+) -> Any:
+    """A publisher that reports subscribers it cannot serve, as far as the middleware supports it.
+
+    `on_incompatible` is told the name of the policy in which a subscriber does not match.
+    """
+
+    def incompatible(event: Any) -> None:
+        on_incompatible(qos_policy_name_from_kind(event.last_policy_kind))
+
+    try:
+        events = PublisherEventCallbacks(incompatible_qos=incompatible)
+        return node.create_publisher(message_type, topic, qos, event_callbacks=events)
+    except UnsupportedEventTypeError:
+        events = PublisherEventCallbacks(use_default_callbacks=False)
+        return node.create_publisher(message_type, topic, qos, event_callbacks=events)
+
+
+def use_image_profile() -> None:
+    """Lets Fast DDS carry images in shared memory, unless the user has chosen a profile file or another middleware.
+
+    The default shared-memory segment of Fast DDS is smaller than one image, so that most images get lost without a
+    word. Has to be called before `rclpy.init`.
+    """
+    if any(variable in os.environ for variable in _PROFILE_VARIABLES):
+        return
+    path = image_profile_path()
+    if path is not None:
+        for variable in _PROFILE_VARIABLES:  # the first up to Jazzy, the second from Kilted on
+            os.environ[variable] = str(path)
+
+
+def image_profile_path() -> Path | None:
+    """The shipped `config/fastdds_images.xml`, of the source tree or of the installed package; None: not there."""
+    candidates = [Path(__file__).resolve().parents[2]]
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+        candidates.append(Path(get_package_share_directory("anydepth_perception")))
+    except (ImportError, LookupError, OSError, PackageNotFoundError):
+        pass
+    for folder in candidates:
+        path = folder / "config" / "fastdds_images.xml"
+        if path.is_file():
+            return path
+    return None
