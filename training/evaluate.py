@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from tqdm import tqdm
 
+from anydepth_perception.aisle import AisleFrame
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError
 from anydepth_perception.detector import Detections, Detector
 from anydepth_perception.postprocess import Postprocessor
 from anydepth_perception.preprocess import Preprocessor
-from training.data.aisle import SPLITS, coco_ground_truth, render_image
+from training.data.aisle import SPLITS, coco_instances, render_image
 from training.models.yolo import AnyDepthYolo
 
 SCORE_THRESHOLD = 0.001
@@ -74,11 +75,15 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """COCO metrics per configuration (by its text) on the first `count` images, `size` (width, height), of a split."""
     results: dict[str, list[dict[str, Any]]] = {str(config): [] for config in configs}
-    for index in tqdm(range(count), unit="image", disable=not progress):
-        image = render_image(split, index, size).image
-        for config in configs:
-            results[str(config)] += coco_results(detect(image, config), image_id=index + 1)
-    ground_truth = coco_ground_truth(split, count, size)
+
+    def frames() -> Iterator[AisleFrame]:
+        for index in tqdm(range(count), unit="image", disable=not progress):
+            frame = render_image(split, index, size)
+            for config in configs:
+                results[str(config)] += coco_results(detect(frame.image, config), image_id=index + 1)
+            yield frame
+
+    ground_truth = coco_instances(frames(), split, size)
     return {name: coco_metrics(ground_truth, found) for name, found in results.items()}
 
 
@@ -101,7 +106,7 @@ def evaluate_model(
 ) -> dict[str, dict[str, float]]:
     """COCO metrics of a network in PyTorch, with the pre- and post-processing of the run time."""
     preprocess = Preprocessor(*image_size)
-    postprocess = Postprocessor(nms=True)
+    postprocess = Postprocessor(nms=True, multi_label=True)
     scale = torch.tensor([image_size[1], image_size[0]] * 2, dtype=torch.float32)
     training = model.training
     model.eval()

@@ -9,6 +9,7 @@ import json
 import math
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,15 +169,17 @@ class Trainer:
                     metrics = self.validate()
                     append_row(self.folder / "validation.csv", {"iteration": self.iteration, **metrics})
                     progress.write(f"iteration {self.iteration}: {json.dumps(metrics)}")
-        save_weights(self.ema.model, self.folder / "model.safetensors", recipe, self.iteration)
+        save_weights(self.ema.model, self.folder / "model.safetensors", recipe, CLASS_NAMES, self.iteration)
 
 
-def save_weights(model: nn.Module, path: Path, recipe: Recipe, iteration: int) -> None:
+def save_weights(
+    model: nn.Module, path: Path, recipe: Recipe, class_names: Sequence[str], iteration: int
+) -> None:
     """Writes the weights as safetensors, with the recipe, class names and iteration as metadata."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {
         "recipe": json.dumps(dataclasses.asdict(recipe)),
-        "class_names": json.dumps(list(CLASS_NAMES)),
+        "class_names": json.dumps(list(class_names)),
         "iteration": str(iteration),
     }
     save_file(tensors, path, metadata)

@@ -74,7 +74,9 @@ def write_coco(
     return result
 
 
-def coco_instances(frames: Iterator[AisleFrame], split: str, size: tuple[int, int], suffix: str = ".png") -> dict[str, Any]:
+def coco_instances(
+    frames: Iterator[AisleFrame], split: str, size: tuple[int, int], suffix: str = ".png"
+) -> dict[str, Any]:
     """COCO instances of frames of a split, in the order of their indices from 0."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,0 +1,93 @@
+"""Export: segments that compose into what PyTorch computes, at any mixture of paths."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_yolo_model import randomise
+
+from anydepth_perception.backends import create_backend
+from anydepth_perception.bundle import Bundle, write_bundle
+from anydepth_perception.depth.config import STAGES, DepthConfig
+from training.export import export_segments, load_weights, main, manifest_of
+from training.models.yolo import AnyDepthYolo, build_model
+from training.recipe import Recipe, RecipeError
+from training.train import save_weights
+
+CLASS_NAMES = ["a", "b", "c"]
+RECIPE = Recipe(model="yolo-t", image_size=(96, 128))
+
+
+@pytest.fixture(scope="module")
+def model() -> AnyDepthYolo:
+    torch.manual_seed(0)
+    network = build_model("yolo-t", len(CLASS_NAMES)).eval()
+    randomise(network)
+    return network
+
+
+@pytest.fixture(scope="module")
+def bundle(model: AnyDepthYolo, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    models, gflops = export_segments(model, RECIPE.image_size)
+    manifest = manifest_of("random", RECIPE, CLASS_NAMES, gflops, {"seed": 0})
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "random.anydepth", manifest, models)
+
+
+def configurations() -> list[DepthConfig]:
+    picks = random.Random(0)
+    mixtures = [DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES)) for _ in range(10)]
+    return [DepthConfig.full(), DepthConfig.base(), *mixtures]
+
+
+@pytest.mark.parametrize("config", configurations(), ids=str)
+def test_torch_and_onnx_runtime_agree_on_raw_outputs(model: AnyDepthYolo, bundle: Bundle, config: DepthConfig) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, 96, 128, 3), np.uint8)
+    boxes, logits = create_backend("onnxruntime").compile(bundle.compose(config)).run(image)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255, config)
+    scale = np.array([128, 96, 128, 96], np.float32)
+    assert np.abs(boxes - expected["boxes"].numpy() / scale).max() < 1e-4
+    assert np.abs(logits - expected["logits"].numpy()).max() < 1e-4
+
+
+def test_deeper_configurations_cost_more(bundle: Bundle) -> None:
+    base = bundle.gflops(bundle.base)
+    for index in range(len(STAGES)):
+        assert bundle.gflops(DepthConfig(tuple(i == index for i in range(8)))) > base
+    assert bundle.gflops(bundle.full) > 1.2 * base
+
+
+def test_no_batch_norm_is_left_in_a_segment(bundle: Bundle) -> None:
+    operators = {node.op_type for node in bundle.compose(bundle.full).graph.node}
+    assert "BatchNormalization" not in operators
+    assert "Conv" in operators
+
+
+def test_weights_survive_the_round_trip_through_safetensors(model: AnyDepthYolo, tmp_path: Path) -> None:
+    save_weights(model, tmp_path / "model.safetensors", RECIPE, CLASS_NAMES, 7)
+    loaded, recipe, class_names, iterations = load_weights(tmp_path / "model.safetensors")
+    assert recipe == RECIPE
+    assert class_names == CLASS_NAMES
+    assert iterations == 7
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+
+
+def test_a_file_of_other_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(RecipeError, match="no weights file"):
+        load_weights(path)
+    assert main([str(path), str(tmp_path / "x.anydepth")]) == 1
+    assert "model.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "x.anydepth").exists()
+
+
+def test_the_manifest_says_where_the_weights_came_from(bundle: Bundle) -> None:
+    manifest = json.loads((Path(bundle.path) / "manifest.json").read_text())
+    assert manifest["provenance"]["seed"] == 0
+    assert manifest["stages"]["p4"] == {"essential": "p4.essential", "full": "p4.full"}
