@@ -22,10 +22,12 @@ def lock(resolver: Path, name: str, earlier: list[str]) -> None:
     target = REQUIREMENTS / f"{name}.txt"
     command = [str(resolver), "pip", "compile", "--quiet", "--universal", "--python-version", "3.10", "--upgrade"]
     command += ["--no-python-downloads", "--no-header", "--no-annotate", *constraints, str(REQUIREMENTS / f"{name}.in")]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REQUIREMENTS.parent).stdout
-    head = f"# Made by `make lock` from {name}.in.\n"
-    target.write_text(head + (f"{TORCH}\n" if name == "training" else "") + lines)
-    print(f"{target.name}: {len(lines.splitlines())} lines")
+    resolved = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    lines = [line for line in resolved if "sys_platform == 'win32'" not in line]
+    if name == "training":
+        lines.insert(0, TORCH)
+    target.write_text("\n".join([f"# Made by `make lock` from {name}.in.", *lines]) + "\n")
+    print(f"{target.name}: {len(lines)} packages")
 
 
 def main() -> int:

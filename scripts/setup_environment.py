@@ -233,8 +233,10 @@ def create(environment: Environment, locks: list[Path], distribution: str | None
     install_requirements(python, lines, log)
     link_project(environment.folder)
     if distribution is None and not can_import(python, "vision_msgs.msg"):
-        say("generating vision_msgs")
-        prefix = vision_msgs_overlay.build(ROOT, environment.folder, log)
+        prefix = vision_msgs_overlay.cached_prefix(ROOT)
+        if not prefix.is_dir():
+            say("generating vision_msgs")
+            vision_msgs_overlay.build(environment.folder, ROOT, prefix, log)
         vision_msgs_overlay.install_into(environment.folder, prefix)
 
 

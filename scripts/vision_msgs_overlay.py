@@ -48,27 +48,22 @@ def check_build_tools() -> None:
         if shutil.which(command) is None:
             raise OverlayError(f"no {what} ({command!r} is not on PATH): sudo apt install build-essential")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise OverlayError(f"the headers of Python {version} are missing (Python.h): sudo apt install python{version}-dev")
+        python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        raise OverlayError(f"the headers of {python} are missing (Python.h): sudo apt install {python}-dev")
 
 
-def build(root: Path, environment: Path, log: Path) -> Path:
-    """Generate and compile the messages unless that was done before.
+def build(environment: Path, root: Path, prefix: Path, log: Path) -> None:
+    """Generate and compile the messages.
 
     Args:
-        root: The project's root folder.
         environment: A virtual environment with the ROS wheels in it.
+        root: The project's root folder.
+        prefix: The folder to make; it appears whole or not at all.
         log: File the output of the build is appended to.
-
-    Returns:
-        The folder with the finished build.
 
     Raises:
         OverlayError: A build tool is missing or the build fails.
     """
-    prefix = cached_prefix(root)
-    if prefix.is_dir():
-        return prefix
     check_build_tools()
     prefix.parent.mkdir(parents=True, exist_ok=True)
     variables = {
@@ -100,7 +95,6 @@ def build(root: Path, environment: Path, log: Path) -> Path:
                 if done.returncode:
                     raise OverlayError(f"generating vision_msgs failed; the reason is at the end of {log}")
         staging.rename(prefix)
-    return prefix
 
 
 def install_into(environment: Path, prefix: Path) -> None:
