@@ -72,7 +72,7 @@ class CameraPath:
     def draw(cls, rng: np.random.Generator, half_width_m: float) -> CameraPath:
         """A random camera for an aisle of the given half width."""
         return cls(
-            vertical_fov=np.radians(rng.uniform(50, 75)),
+            vertical_fov=np.radians(rng.uniform(52, 76)),
             height_m=rng.uniform(1.1, 2.3),
             lateral_m=rng.uniform(-0.4, 0.4) * half_width_m,
             speed_mps=rng.uniform(0.5, 1.6),

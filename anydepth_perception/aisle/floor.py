@@ -44,7 +44,8 @@ def floor_texture(rng: np.random.Generator, half_width_m: float) -> np.ndarray:
         paint = [(225, 190, 40), (220, 220, 215), (200, 60, 50), (60, 110, 190)][rng.integers(4)]
         offset = int((half_width_m - rng.uniform(0.1, 0.9)) * PIXELS_PER_M)
         for side in (-1, 1):
-            cv2.line(grey, (middle + side * offset, 0), (middle + side * offset, height), paint, int(rng.integers(3, 6)))
+            column = int(middle + side * offset)
+            cv2.line(grey, (column, 0), (column, height), paint, int(rng.integers(3, 6)))
         if rng.random() < 0.4:
             for start in range(0, height, 64):
                 cv2.line(grey, (middle, start), (middle, start + 32), paint, 3)

@@ -39,14 +39,14 @@ class Mesh:
     parts: np.ndarray
 
     def scaled(self, x: float, y: float, z: float) -> Mesh:
-        """This mesh stretched along each axis by a positive factor."""
+        """The mesh stretched along each axis by a positive factor."""
         return Mesh(self.quads * (x, y, z), self.roles, self.parts)
 
-    def placed(self, x: float, y: float, z: float, yaw: float) -> np.ndarray:
-        """Quads [F,4,3] turned by `yaw` radians about the vertical, then moved to (x, y, z)."""
+    def placed(self, position: np.ndarray, yaw: float) -> np.ndarray:
+        """Quads [F,4,3] turned by `yaw` radians about the vertical, then moved to `position` [3]."""
         cosine, sine = np.cos(yaw), np.sin(yaw)
         turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
-        return self.quads @ turn + (x, y, z)
+        return self.quads @ turn + position
 
 
 @dataclass
@@ -116,7 +116,9 @@ def polygon(points: np.ndarray) -> np.ndarray:
     return np.array(quads)
 
 
-def limbs(starts: np.ndarray, ends: np.ndarray, start_radii: np.ndarray, end_radii: np.ndarray, sides: int) -> np.ndarray:
+def limbs(
+    starts: np.ndarray, ends: np.ndarray, start_radii: np.ndarray, end_radii: np.ndarray, sides: int
+) -> np.ndarray:
     """Tapered prisms [P,sides,4,3] between points [P,3]; radii [P,2] are across x and across the rest."""
     axis = ends - starts
     across = np.array([1.0, 0.0, 0.0])

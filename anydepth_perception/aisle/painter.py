@@ -70,8 +70,8 @@ def paint(buffer: np.ndarray, camera: Camera, light: Light, racks: list[Racks], 
     keys = np.concatenate([np.concatenate([b.keys for b in racks])[near], np.repeat(item_keys, counts)])
     member = np.concatenate([np.full(num_rack, -1), np.repeat(np.arange(len(items)), counts)])[seen]
     offsets = np.cumsum([1] + [int(item.parts[-1]) + 1 for item in items])
-    parts = [item.parts + offset for item, offset in zip(items, offsets, strict=False)]
-    parts = np.concatenate([np.zeros(num_rack, int), *parts]).astype(int)
+    own_parts = [item.parts + offset for item, offset in zip(items, offsets, strict=False)]
+    parts = np.concatenate([np.zeros(num_rack, int), *own_parts]).astype(int)
     middle = depth.mean(0)
     part_depth = np.bincount(parts, middle) / np.maximum(np.bincount(parts), 1)
     part_depth[0] = 0

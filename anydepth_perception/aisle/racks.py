@@ -78,14 +78,20 @@ class RackStyle:
         return 1 + 2 * len(above) + 2 * level + contents
 
 
-def _shelves(style: RackStyle, bays: np.ndarray, side: int) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Back panels, decks and uprights of one side: lists of quads [.,4,3], colours [.,3], keys [.]."""
+Faces = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
+"""Pieces of a rack to be concatenated: quads [.,4,3], colours [.,3], painter's keys [.]."""
+
+
+def _shelves(style: RackStyle, bays: np.ndarray, side: int) -> Faces:
+    """Back panels, decks and uprights of one side."""
     starts = bays * BAY_M
     num, centre = len(bays), starts + BAY_M / 2
     base = -bays * KEYS_PER_BAY
     middle = side * (style.half_width_m + DEPTH_M / 2)
     inner = 0 if side > 0 else 1
-    quads, colours, keys = [], [], []
+    quads: list[np.ndarray] = []
+    colours: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
 
     def add(solids: np.ndarray, colour: np.ndarray, order: float) -> None:
         quads.append(solids.reshape(-1, 4, 3))
@@ -123,7 +129,8 @@ def _cartons(
     hue = rng.uniform(-1, 1, (num, 3)) * rng.choice([0.05, 0.25], (num, 1))
     colour = np.clip(np.array([0.62, 0.5, 0.38]) * rng.uniform(0.5, 1.35, (num, 1)) + hue, 0.05, 1)
     low, left = rng.uniform(0.05, 0.6, 2)
-    marks = np.concatenate([patch(faces[:, :2], 0.0, 0.46, 1.0, 0.54), patch(faces[:, :2], low, left, low + 0.3, left + 0.3)], 1)
+    sides = faces[:, :2]
+    marks = np.concatenate([patch(sides, 0.0, 0.46, 1.0, 0.54), patch(sides, low, left, low + 0.3, left + 0.3)], 1)
     marked = rng.random(num) < 0.45
     tint = np.clip(colour + rng.uniform(-0.35, 0.35, (num, 3)), 0.05, 1)
     orders = np.array([style.order(i, True) for i in range(len(style.levels_m))])[level] * 10
@@ -141,14 +148,17 @@ def _cartons(
 def build_block(style: RackStyle, rng: np.random.Generator, block: int) -> Racks:
     """Racks of both sides for bays [8 * block, 8 * block + 8)."""
     bays = np.arange(block * BAYS, (block + 1) * BAYS)
-    quads, colours, keys, goods_here = [], [], [], []
+    faces: Faces = ([], [], [])
+    quads, colours, keys = faces
+    goods_here: list[tuple[int, int, int, int]] = []
+    grid = np.meshgrid(bays, np.arange(len(style.levels_m)), np.arange(3), indexing="ij")
+    slots = np.stack(grid, -1).reshape(-1, 3)
     for side in (-1, 1):
-        for target, values in zip((quads, colours, keys), _shelves(style, bays, side), strict=True):
+        for target, values in zip(faces, _shelves(style, bays, side), strict=True):
             target.extend(values)
-        slots = np.stack(np.meshgrid(bays, np.arange(len(style.levels_m)), np.arange(3), indexing="ij"), -1).reshape(-1, 3)
         kind = rng.random(len(slots))
-        goods = _cartons(style, rng, slots[(kind < style.fill) & (kind > LABELLED_SHARE)], side)
-        for target, value in zip((quads, colours, keys), goods, strict=True):
+        cartons = _cartons(style, rng, slots[(kind < style.fill) & (kind > LABELLED_SHARE)], side)
+        for target, value in zip(faces, cartons, strict=True):
             target.append(value)
         goods_here.extend((side, *slot) for slot in slots[kind <= LABELLED_SHARE].tolist())
         for bay in bays[rng.random(BAYS) < 0.12]:
@@ -168,5 +178,5 @@ def build_goods(style: RackStyle, rng: np.random.Generator, side: int, bay: int,
     mesh = LABELLED[label](rng.random(6), 0.0, False, 1)
     position = np.array([side * (style.half_width_m + 0.5), style.levels_m[level], (bay + (place + 0.5) / 3) * BAY_M])
     key = -bay * KEYS_PER_BAY + style.order(level, True) * 10 + (2 - place) * 2.0
-    quads = mesh.placed(*position, np.pi / 2 + rng.normal(0, 0.1))
+    quads = mesh.placed(position, np.pi / 2 + rng.normal(0, 0.1))
     return Item(quads, textured(mesh, rng), mesh.parts, label, position, key)

@@ -85,7 +85,7 @@ class AisleScene:
         first = int(camera.position[2] // LAMP_SPACING_M) + 1
         for lamp in range(first + 3, first - 1, -1):
             z = lamp * LAMP_SPACING_M
-            points = camera.to_camera(LAMP_CORNERS_M + (0, 0, z))
+            points = camera.to_camera(np.add(LAMP_CORNERS_M, (0, 0, z)))
             if points[:, 2].min() > 1:
                 pixels = np.round(camera.to_pixels(points)).astype(np.int32)
                 cv2.fillConvexPoly(buffer, pixels, (250, 250, 240, 0))
@@ -105,7 +105,10 @@ class AisleScene:
 
 
 def _label(buffer: np.ndarray, image: np.ndarray, camera: Camera, painted: list[Painted]) -> AisleFrame:
-    boxes, class_ids, ignored, ignored_ids = [], [], [], []
+    boxes: list[tuple[int, int, int, int]] = []
+    ignored: list[tuple[int, int, int, int]] = []
+    class_ids: list[int] = []
+    ignored_ids: list[int] = []
     for entry in painted:
         found = visible_box(buffer, entry.id, np.array(entry.box))
         if found is None:

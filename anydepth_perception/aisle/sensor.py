@@ -56,7 +56,7 @@ class Sensor:
             sharpness_sigma=rng.uniform(0.35, 0.6),
             motion_px=rng.choice([0.0, rng.uniform(0, 2), rng.uniform(1, 4)]),
             motion_angle=rng.normal(0, 0.5),
-            gamma=rng.uniform(0.75, 1.25),
+            gamma=rng.uniform(0.7, 1.15),
             gains=rng.uniform(0.75, 1.2) * rng.uniform(0.88, 1.12, 3),
             vignette=rng.uniform(0, 0.45),
             noise=rng.uniform(1, 8),

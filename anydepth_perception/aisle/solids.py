@@ -239,7 +239,8 @@ def pipe(shape: np.ndarray) -> Mesh:
     lying = outward(body[..., [1, 0, 2]] - (length / 2, 0, 0), (0.0, 0.0, 0.0))
     cap = lying[9:] * (-1, 1, 1)
     builder = MeshBuilder()
-    builder.add(np.concatenate([lying, cap[:, ::-1]]) + (0, radius, 0), np.repeat([BASE, DARK], [9, 2 * len(cap)]))
+    body = np.concatenate([lying, cap[:, ::-1]]) + np.array([0, radius, 0])
+    builder.add(body, np.repeat([BASE, DARK], [9, 2 * len(cap)]))
     return builder.build()
 
 

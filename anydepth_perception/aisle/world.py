@@ -15,11 +15,11 @@ VIEW_M = 34.0
 BEHIND_M = 4.0
 PERIOD_M = VIEW_M + BEHIND_M + 2.0
 NUM_MOVERS = 4
-SHADOWS = ((0.22, 0.2, 1.7), (0.6, 1.3, 1.9), (0.65, 0.5, 0.2), (0.45, 0.45, 0.8), (0.32, 0.32, 0.9), (0.3, 0.3, 0.5))
-"""Half width, half depth and height in metres of the shadow of each labelled class."""
-STANDING = (0.11, 0.06, 0.2, 0.19, 0.19, 0.25)
+STANDING = (0.1, 0.08, 0.2, 0.19, 0.19, 0.24)
 """Share of each labelled class among what stands still; people and trucks also come as movers."""
 DETAIL_DISTANCE_M = 9.0
+KEPT_BLOCKS, KEPT_CELLS, KEPT_GOODS = 8, 64, 256
+"""Most parts of the world kept once drawn: more than are ever in view, few enough for a camera that runs for days."""
 
 
 class World:
@@ -31,7 +31,7 @@ class World:
         self.half_width_m = rng.uniform(2.1, 4.2)
         self.path = CameraPath.draw(rng, self.half_width_m)
         self.style = RackStyle.draw(rng, self.half_width_m, self.path.height_m)
-        self.density = rng.uniform(0.35, 0.8)
+        self.density = rng.uniform(0.3, 0.72)
         self._blocks: dict[int, Racks] = {}
         self._goods: dict[tuple[int, int, int, int], Item] = {}
         self._cells: dict[tuple[int, int], list[Item]] = {}
@@ -40,6 +40,8 @@ class World:
     def racks(self, camera_z: float) -> list[Racks]:
         """Blocks of racks in view of a camera at `camera_z` metres, far ones first."""
         first, last = int((camera_z - BEHIND_M) // BLOCK_M), int((camera_z + VIEW_M) // BLOCK_M)
+        if len(self._blocks) > KEPT_BLOCKS:
+            self._blocks.clear()
         for block in range(first, last + 1):
             if block not in self._blocks:
                 rng = np.random.default_rng([self.seed, 1, block % 2**32])
@@ -47,9 +49,11 @@ class World:
         return [self._blocks[block] for block in range(last, first - 1, -1)]
 
     def items(self, time_s: float, camera_z: float) -> list[Item]:
-        """Solids on the floor of the aisle and banners above it, labelled goods, in view of a camera at `camera_z` metres."""
+        """Solids on the floor, labelled goods in the racks and banners, in view of a camera at `camera_z` metres."""
         first, last = int((camera_z - 2) // CELL_M), int((camera_z + VIEW_M) // CELL_M)
-        items = []
+        items: list[Item] = []
+        if len(self._cells) > KEPT_CELLS:
+            self._cells.clear()
         for cell in range(first, last + 1):
             detail = int(cell * CELL_M - camera_z < DETAIL_DISTANCE_M)
             if (cell, detail) not in self._cells:
@@ -59,6 +63,8 @@ class World:
 
     def _goods_in_view(self, camera_z: float) -> list[Item]:
         items = []
+        if len(self._goods) > KEPT_GOODS:
+            self._goods.clear()
         for racks in self.racks(camera_z):
             for slot in racks.goods:
                 if -1 < slot[1] * BAY_M - camera_z < VIEW_M - BAY_M:
@@ -78,7 +84,7 @@ class World:
                 reach = 1.0 if label == FORKLIFT else 0.65
                 x = side * (self.half_width_m - reach - abs(rng.normal(0, 0.35)))
                 z = (cell + 0.5 + 0.25 * side + rng.uniform(-0.2, 0.2)) * CELL_M
-                yaw = rng.uniform(-np.pi, np.pi) if label == PERSON else rng.integers(4) * np.pi / 2 + rng.normal(0, 0.3)
+                yaw = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.9 if label == PERSON else 0.3)
                 items.append(_labelled(label, LABELLED[label], rng, (x, 0.0, z, yaw), 0.0, False, detail))
         if rng.random() < 0.22:
             mesh = DISTRACTORS[rng.integers(len(DISTRACTORS))](rng.random(6))
@@ -86,8 +92,8 @@ class World:
             if abs(x - self.path.lateral_m) < 1.0:
                 x = self.path.lateral_m - np.sign(self.path.lateral_m) * rng.uniform(1.0, 1.6)
             position = np.array([x, 0.0, (cell + rng.random()) * CELL_M])
-            quads = mesh.placed(*position, rng.uniform(-np.pi, np.pi))
-            items.append(Item(quads, textured(mesh, rng), mesh.parts, -1, position, shadow=(0.45, 0.4, 0.6)))
+            quads = mesh.placed(position, rng.uniform(-np.pi, np.pi))
+            items.append(Item(quads, textured(mesh, rng), mesh.parts, -1, position, shadow=_shadow(quads)))
         if rng.random() < 0.1:
             picture, colours = poster(rng)
             position = np.array([rng.uniform(-0.6, 0.6) * self.half_width_m, rng.uniform(2.8, 3.6), cell * CELL_M])
@@ -105,6 +111,8 @@ class World:
         lane = float(np.clip(lane, -room, room))
         if abs(lane - self.path.lateral_m) < 0.8:
             lane = -room * float(np.sign(self.path.lateral_m))
+        if abs(lane - self.path.lateral_m) < 1.3:
+            label = PERSON
         speed = rng.uniform(0.6, 1.5) if label == PERSON else rng.uniform(0.8, 2.2)
         return label, lane, speed * rng.choice([-1, 1]), (index + rng.random()) * PERIOD_M / NUM_MOVERS
 
@@ -131,11 +139,12 @@ def _labelled(
 ) -> Item:
     mesh = build(rng.random(6), phase, walking, detail)
     colours = textured(mesh, rng)
-    half_width, half_depth, height = SHADOWS[label]
-    turned = abs(np.sin(place[3]))
-    shadow = (
-        half_width + (half_depth - half_width) * turned,
-        half_depth + (half_width - half_depth) * turned,
-        height,
-    )
-    return Item(mesh.placed(*place), colours, mesh.parts, label, np.array(place[:3]), shadow=shadow)
+    quads = mesh.placed(np.array(place[:3]), place[3])
+    return Item(quads, colours, mesh.parts, label, np.array(place[:3]), shadow=_shadow(quads))
+
+
+def _shadow(quads: np.ndarray) -> tuple[float, float, float]:
+    """Half width, half depth and height in metres of what quads [F,4,3] cast on the floor."""
+    points = quads.reshape(-1, 3)
+    half = 0.48 * (points.max(0) - points.min(0))
+    return float(half[0]), float(half[2]), float(2 * half[1])

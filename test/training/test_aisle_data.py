@@ -28,7 +28,10 @@ def test_images_are_reproducible_and_differ_between_splits() -> None:
     assert not np.array_equal(first.image, aisle.render_image("train", 3).image)
 
 
-@pytest.mark.parametrize(("split", "index", "reason"), [("dev", 0, "split 'dev'"), ("test", 500, "0 to 499"), ("val", -1, "image -1")])
+@pytest.mark.parametrize(
+    ("split", "index", "reason"),
+    [("dev", 0, "split 'dev'"), ("test", 500, "0 to 499"), ("val", -1, "image -1")],
+)
 def test_wrong_split_or_index_is_named(split: str, index: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         aisle.render_image(split, index)
@@ -59,6 +62,10 @@ def test_coco_export_loads_in_pycocotools(tmp_path: Path) -> None:
 def test_ground_truth_in_memory_equals_the_written_one(tmp_path: Path) -> None:
     path = aisle.write_coco("test", tmp_path, 2)
     assert json.loads(path.read_text()) == aisle.coco_ground_truth("test", 2)
+
+
+def test_at_least_a_third_of_the_objects_of_the_test_split_are_small() -> None:
+    assert aisle.statistics("test", 500)["small_share"] >= 1 / 3
 
 
 def test_statistics_count_every_class() -> None:

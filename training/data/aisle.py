@@ -17,7 +17,7 @@ IMAGE_SIZE = (320, 320)
 """Width and height in pixels of the images of the three splits."""
 
 SPLITS: dict[str, range] = {
-    "test": range(0, 500),
+    "test": range(500),
     "val": range(10_000, 10_500),
     "train": range(1_000_000, 2_000_000),
 }
