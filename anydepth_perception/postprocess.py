@@ -94,9 +94,10 @@ class Postprocessor:
         order = order[: self._max_candidates if self._nms else None]
         candidates = boxes[0, rows[order]].astype(np.float64)
         class_ids, chosen = class_ids[order], chosen[order]
-        finite = np.isfinite(candidates).all(axis=1)
-        if not finite.all():
-            candidates, class_ids, chosen = candidates[finite], class_ids[finite], chosen[finite]
+        left, top, right, bottom = candidates.T
+        sound = np.isfinite(candidates).all(axis=1) & (right > left) & (bottom > top)
+        if not sound.all():
+            candidates, class_ids, chosen = candidates[sound], class_ids[sound], chosen[sound]
         scores = 1.0 / (1.0 + np.exp(-np.clip(chosen.astype(np.float64), -500.0, 500.0)))
         if self._nms and len(candidates) > 1:
             kept = class_wise_nms(candidates, scores, class_ids, self._iou_threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -12,6 +13,13 @@ _TEST_FOLDER = Path(__file__).resolve().parent
 for _folder in (_TEST_FOLDER / "anydepth_perception", _TEST_FOLDER.parent):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
+
+with contextlib.suppress(ImportError):  # the run-time environment goes without
+    from hypothesis import settings
+
+    # A loaded machine may take long over one example; that says nothing about the code.
+    settings.register_profile("project", deadline=None)
+    settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import onnx
@@ -141,7 +142,8 @@ class Bundle:
 
     def gflops(self, config: DepthConfig) -> float:
         """Cost of one frame at `config`, in GFLOPs."""
-        return sum(segment.gflops for segment in self.segments_for(config))
+        # fsum: mixtures of the same cost compare equal, in whatever order the cost adds up.
+        return math.fsum(segment.gflops for segment in self.segments_for(config))
 
     def is_measured(self, config: DepthConfig) -> bool:
         """Whether the AP of `config` was measured, rather than estimated."""
@@ -162,7 +164,7 @@ class Bundle:
             return self.gflops(config) / self._gflops_full if self._gflops_full else 0.0
         base, full = table[self.base].average_precision, table[self.full].average_precision
         if self._stage_gains is not None and config.exit == self.base.exit:
-            gain = sum(g for g, is_full in zip(self._stage_gains, config.full_paths, strict=True) if is_full)
+            gain = math.fsum(g for g, is_full in zip(self._stage_gains, config.full_paths, strict=True) if is_full)
             return base + gain
         span = self._gflops_full - self._gflops_base
         share = (self.gflops(config) - self._gflops_base) / span if span else 0.0

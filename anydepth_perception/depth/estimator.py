@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_MAX_LOG_SLOWDOWN = 10.0
+"""Far beyond any real slowdown (22,000 times); keeps a broken clock from overflowing the estimates."""
+
 
 @dataclass(frozen=True)
 class EstimatorParameters:
@@ -58,10 +61,12 @@ class SlowdownFilter:
         """Learns from one frame; times that are not finite and above 0 are skipped."""
         if not (usable_time(actual_ms) and usable_time(profiled_ms)):
             return
-        innovation = math.log(actual_ms / profiled_ms) - self.log_slowdown
+        # The logarithms apart: the quotient of two finite times need not be finite.
+        innovation = math.log(actual_ms) - math.log(profiled_ms) - self.log_slowdown
         variance = self._variance + self._parameters.process_variance
         gain = variance / (variance + self._parameters.measurement_variance)
-        self.log_slowdown += gain * innovation
+        log_slowdown = self.log_slowdown + gain * innovation
+        self.log_slowdown = min(_MAX_LOG_SLOWDOWN, max(-_MAX_LOG_SLOWDOWN, log_slowdown))
         self._variance = variance * (1.0 - gain)
 
 
@@ -85,7 +90,7 @@ class ConformalMargin:
         if not (usable_time(actual_ms) and usable_time(expected_ms)):
             return
         p = self._parameters
-        residual = math.log(actual_ms / expected_ms)
+        residual = math.log(actual_ms) - math.log(expected_ms)
         self._scale = max(p.minimum_scale, p.scale_decay * self._scale, min(abs(residual), p.maximum_residual))
         above = 1.0 if residual > self.margin else 0.0
         margin = self.margin + p.step * self._scale * (above - p.epsilon)

@@ -1,0 +1,149 @@
+"""The ONNX Runtime backend: same numbers as a plain session, buffers that stay, failures that say why."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+from anydepth_perception.backends import BACKENDS, BackendError, create_backend
+from anydepth_perception.backends.cpu import physical_core_count
+from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
+from anydepth_perception.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle_path: Path) -> onnx.ModelProto:
+    bundle = Bundle.load(tiny_bundle_path)
+    return bundle.compose(bundle.full)
+
+
+def images(count: int, size: int = 64) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (1, size, size, 3), np.uint8) for _ in range(count)]
+
+
+def test_results_equal_those_of_a_plain_session(model: onnx.ModelProto) -> None:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    engine = OnnxRuntimeBackend(threads=1).compile(model)
+    for image in images(3):
+        boxes, logits = engine.run(image)
+        expected = session.run(["boxes", "logits"], {"images": image})
+        np.testing.assert_allclose(boxes, expected[0], atol=1e-5)
+        np.testing.assert_allclose(logits, expected[1], atol=1e-5)
+
+
+def test_image_written_into_the_same_memory_is_seen(model: onnx.ModelProto) -> None:
+    engine = OnnxRuntimeBackend(threads=1).compile(model)
+    first, second = images(2)
+    buffer = first.copy()
+    before = engine.run(buffer)[1].copy()
+    np.copyto(buffer, second)
+    after = engine.run(buffer)[1].copy()
+    assert np.abs(before - after).max() > 1e-4
+    np.testing.assert_array_equal(after, engine.run(second)[1])
+
+
+def test_outputs_are_the_same_buffers_on_every_run(model: onnx.ModelProto) -> None:
+    engine = OnnxRuntimeBackend(threads=1).compile(model)
+    image = images(1)[0]
+    first, second = engine.run(image), engine.run(image)
+    assert all(a is b for a, b in zip(first, second, strict=True))
+
+
+def test_running_allocates_no_python_memory(model: onnx.ModelProto) -> None:
+    engine = OnnxRuntimeBackend(threads=1).compile(model)
+    image = images(1)[0]
+    for _ in range(3):
+        engine.run(image)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(50):
+            engine.run(image)
+        assert tracemalloc.get_traced_memory()[0] - before < 4096
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((1, 32, 64, 3), np.uint8),
+        np.zeros((1, 64, 64, 3), np.float32),
+        np.zeros((1, 64, 128, 3), np.uint8)[:, :, ::2],
+    ],
+    ids=["shape", "type", "gaps"],
+)
+def test_unsuitable_image_is_refused(model: onnx.ModelProto, image: np.ndarray) -> None:
+    engine = OnnxRuntimeBackend(threads=1).compile(model)
+    with pytest.raises(BackendError, match=r"expected contiguous uint8\[1, 64, 64, 3\]"):
+        engine.run(image)
+
+
+def test_graph_that_the_library_refuses_is_a_backend_error() -> None:
+    value = helper.make_tensor_value_info("x", 1, [1])
+    graph = helper.make_graph([helper.make_node("NoSuchOperator", ["x"], ["y"])], "odd", [value], [
+        helper.make_tensor_value_info("y", 1, [1])
+    ])
+    odd = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with pytest.raises(BackendError, match=r"ONNX Runtime cannot compile 'odd': .*NoSuchOperator"):
+        OnnxRuntimeBackend().compile(odd)
+
+
+def test_graph_without_two_outputs_is_refused() -> None:
+    values = [helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", values[:1], values[1:])
+    one = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with pytest.raises(BackendError, match="graph 'one' has 1 inputs and 1 outputs, expected 1 and 2"):
+        OnnxRuntimeBackend().compile(one)
+
+
+def test_identity_is_reported() -> None:
+    backend = OnnxRuntimeBackend(threads=3)
+    assert (backend.name, backend.precision, backend.threads) == ("onnxruntime", "float32", 3)
+    assert backend.version == onnxruntime.__version__
+    assert OnnxRuntimeBackend().threads == physical_core_count()
+
+
+@pytest.mark.parametrize("name", ["auto", "onnxruntime"])
+def test_names_of_onnxruntime(name: str) -> None:
+    assert create_backend(name, threads=1).name == "onnxruntime"
+
+
+def test_tensorrt_is_not_in_this_release() -> None:
+    with pytest.raises(BackendError, match="backend tensorrt is not available in this release"):
+        create_backend("tensorrt")
+
+
+def test_unknown_backend_is_refused_with_the_accepted_names() -> None:
+    with pytest.raises(BackendError, match=f"backend 'cuda' is unknown, accepted are {', '.join(BACKENDS)}"):
+        create_backend("cuda")
+
+
+def test_negative_threads_are_refused() -> None:
+    with pytest.raises(BackendError, match="threads is -1"):
+        create_backend("onnxruntime", threads=-1)
+
+
+def test_hyper_threads_of_a_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    for cpu in range(4):
+        topology = tmp_path / "devices/system/cpu" / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{cpu % 2},{cpu % 2 + 2}\n")
+    assert physical_core_count(tmp_path) == 2
+
+
+def test_quota_of_a_container_limits_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "fs/cgroup").mkdir(parents=True)
+    quota = tmp_path / "fs/cgroup/cpu.max"
+    for text, cores in (("150000 100000", 2), ("max 100000", 8), ("10000 100000", 1), ("nonsense", 8)):
+        quota.write_text(text)
+        assert physical_core_count(tmp_path) == cores
