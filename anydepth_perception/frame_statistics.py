@@ -38,8 +38,11 @@ class FrameReport:
 
 @dataclass
 class FrameCounts:
-    """Frames since activation. `lost` never arrived; `replaced` gave way to a newer one; `bad` could not be decoded;
-    `dropped` were late beyond rescue; `failed` met an error of the engine; `unstamped` had no usable stamp."""
+    """Frames since activation.
+
+    `lost` never arrived; `replaced` gave way to a newer one; `bad` could not be decoded; `dropped` were late beyond
+    rescue; `failed` met an error of the engine; `unstamped` had no usable stamp.
+    """
 
     received: int = 0
     served: int = 0
@@ -54,8 +57,10 @@ class FrameCounts:
 
 @dataclass(frozen=True)
 class FrameSummary:
-    """A snapshot: the counts, and over the last seconds the frames/s, latency percentiles (ms, None: no frames) and
-    the depth of the newest frame."""
+    """A snapshot: the counts, and the rates of the last seconds.
+
+    Latency percentiles are in milliseconds, None without frames; `depth` is that of the newest frame.
+    """
 
     counts: FrameCounts
     frames_per_s: float

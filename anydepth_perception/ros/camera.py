@@ -188,8 +188,9 @@ class Camera:
         if not self._warned_of_stamp:
             self._warned_of_stamp = True
             self._node.get_logger().warning(
-                f"stamps of {self.topic} cannot be used ({stamp_ns * 1e-9:.3f} s, now {now_ns * 1e-9:.3f} s; accepted is "
-                f"an age of 0 to {MAX_AGE_S:.0f} s): latency counts from arrival. Is use_sim_time set as the camera has it?"
+                f"stamps of {self.topic} cannot be used ({stamp_ns * 1e-9:.3f} s, now {now_ns * 1e-9:.3f} s; accepted "
+                f"is an age of 0 to {MAX_AGE_S:.0f} s), so latency counts from arrival; do the camera and this node "
+                f"agree in use_sim_time?"
             )
         return 0.0
 

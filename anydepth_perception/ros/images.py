@@ -91,7 +91,8 @@ def _rows(message: Any, pixel_bytes: int) -> np.ndarray:
     height, width, step = message.height, message.width, message.step
     row_bytes = width * pixel_bytes
     if step < row_bytes:
-        raise BadImageError("step", f"step {step} is too small for {width} pixels of {message.encoding}: at least {row_bytes}")
+        needs = f"{width} pixels of {message.encoding} need at least {row_bytes}"
+        raise BadImageError("step", f"step {step} is too small: {needs}")
     # The last row may come without its padding.
     needed = step * (height - 1) + row_bytes
     if len(message.data) < needed:
@@ -158,5 +159,5 @@ def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
 def byte_array(data: np.ndarray) -> Any:
     """The bytes of a contiguous array as the `array.array('B')` that rclpy takes without a look at each byte."""
     content = array.array("B")
-    content.frombytes(memoryview(data).cast("B"))
+    content.frombytes(data.data.cast("B"))
     return content

@@ -207,6 +207,25 @@ def _check_depth(value: str, num_exits: int | None) -> str:
     return value
 
 
+def typed(name: str, text: str) -> Any:
+    """A value given as text, as a launch argument is, in the type of the parameter.
+
+    A text that does not fit the type stays a text, for the node to refuse with its reason. A list is written with
+    commas, with or without brackets.
+    """
+    default = DEFAULTS[name]
+    if isinstance(default, tuple):
+        return [part.strip(" '\"") for part in text.strip().strip("[]").split(",")]
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if isinstance(default, (int, float)):
+        try:
+            return type(default)(text)
+        except ValueError:
+            return text
+    return text
+
+
 def _shown(value: object) -> str:
     if value is None:
         return "no value"
@@ -242,7 +261,8 @@ def to_markdown() -> str:
 
 def to_yaml() -> str:
     """The parameter file with every parameter at its default and its meaning as a comment."""
-    lines = ["/**:", "  ros__parameters:"]
+    lines = ["# Parameters of the node `detector`, all at their default. Print it again with:"]
+    lines += ["#   python -m anydepth_perception.ros.parameters --yaml", "/**:", "  ros__parameters:"]
     for name, info in TABLE.items():
         changes = "Live." if info.live else "Read-only while the node is configured."
         comment = f"{info.description} Accepted: {accepted_values(name)}. {changes}"

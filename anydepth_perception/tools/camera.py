@@ -62,12 +62,12 @@ class CameraNode(Node):
         self._enabled = not options.paused
         profile = qos.image_qos(options.qos, _PUBLISHER_DEPTH)
         self._images = self.create_publisher(Image, options.topic, profile)
-        self._compressed = (
-            self.create_publisher(CompressedImage, f"{options.topic}/compressed", profile) if options.compressed else None
-        )
-        self._truth = (
-            self.create_publisher(Detection2DArray, "ground_truth", qos.DETECTIONS) if options.ground_truth else None
-        )
+        self._compressed = None
+        if options.compressed:
+            self._compressed = self.create_publisher(CompressedImage, f"{options.topic}/compressed", profile)
+        self._truth = None
+        if options.ground_truth:
+            self._truth = self.create_publisher(Detection2DArray, "ground_truth", qos.DETECTIONS)
         self._truth_messages = DetectionMessages((*CLASS_NAMES, IGNORE))
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_timer(1.0 / options.rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
