@@ -145,6 +145,11 @@ class Bundle:
         # fsum: mixtures of the same cost compare equal, in whatever order the cost adds up.
         return math.fsum(segment.gflops for segment in self.segments_for(config))
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether the bundle has an accuracy table; without one, `average_precision` only ranks."""
+        return bool(self.manifest.accuracy.configurations)
+
     def is_measured(self, config: DepthConfig) -> bool:
         """Whether the AP of `config` was measured, rather than estimated."""
         entry = self.manifest.accuracy.configurations.get(config)

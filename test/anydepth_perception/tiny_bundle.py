@@ -166,7 +166,10 @@ def _head(builder: SegmentBuilder) -> onnx.ModelProto:
         moved = builder.node("MatMul", [rows, shift], f"{level}_moved")
         boxes.append(builder.node("Add", [moved, builder.weight(f"{level}_anchor", anchor)], f"{level}_boxes"))
         classes = np.random.default_rng(7).normal(size=(CHANNELS, count)).astype(np.float32) * 3
-        logits.append(builder.node("MatMul", [rows, builder.weight(f"{level}_classes", classes)], f"{level}_logits"))
+        scored = builder.node("MatMul", [rows, builder.weight(f"{level}_classes", classes)], f"{level}_scored")
+        # Most cells see nothing, as those of a trained detector.
+        rarity = builder.weight(f"{level}_rarity", np.full(count, -4.0, np.float32))
+        logits.append(builder.node("Add", [scored, rarity], f"{level}_logits"))
     builder.node("Concat", boxes, "all_boxes", output="boxes", axis=1)
     builder.node("Concat", logits, "all_logits", output="logits", axis=1)
     total = sum((size // STRIDES[level]) ** 2 for level in HEAD_READS)

@@ -1,0 +1,73 @@
+"""Command-line options that choose a detector, shared by the tools that measure one."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from anydepth_perception.backends import BACKENDS, create_backend
+from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.detector import Detector
+
+DEFAULT_MODEL = "aisle-yolo-t"
+
+
+def add_detector_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`, `--backend`, `--threads`, `--rungs` and `--image-size`."""
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="inference backend (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=whole_number(0), default=0, help="CPU threads per engine, 0 for all physical cores"
+    )
+    parser.add_argument(
+        "--rungs", type=whole_number(2), default=8, help="configurations to compile (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        default=(640, 480),
+        metavar="WIDTHxHEIGHT",
+        help="size of the source images (default: 640x480)",
+    )
+
+
+def build_detector(options: argparse.Namespace) -> Detector:
+    """The detector that the options ask for, with the engines of the default configurations, warmed up.
+
+    Raises:
+        BundleError: the bundle is not found or not valid.
+        BackendError: the backend is not available or refuses a graph.
+    """
+    bundle = Bundle.load(find_bundle(options.model))
+    backend = create_backend(options.backend, threads=options.threads)
+    detector = Detector(bundle, backend, configs=default_configs(bundle, options.rungs))
+    detector.warm_up()
+    return detector
+
+
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """A type for argparse: whole numbers of at least `minimum`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum}")
+        return int(text)
+
+    return parse
+
+
+def fail(error: Exception) -> NoReturn:
+    """Ends the tool with the reason in one line."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if match is None or not all(1 <= int(side) <= 32767 for side in match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480, of at most 32767 pixels a side")
+    return int(match[1]), int(match[2])
