@@ -187,6 +187,14 @@ def test_file_outside_the_bundle_is_refused(tiny_document: Document, file: str) 
         parse_manifest(tiny_document, "manifest.json")
 
 
+def test_tensor_written_by_two_stages_is_refused(tiny_document: Document) -> None:
+    for path in ("essential", "full"):
+        outputs = tiny_document["segments"][f"p3.{path}"]["outputs"]
+        outputs["p2"] = {"shape": [1, 8, 16, 16], "dtype": "float32"}
+    with pytest.raises(BundleError, match=r"tensor 'p2' is written twice, again by segment 'p3\.essential'"):
+        parse_manifest(tiny_document, "manifest.json")
+
+
 @pytest.fixture
 def tiny_document(tiny_bundle_path: Path) -> Document:
     """The tiny bundle's manifest as parsed JSON, for one test to change."""

@@ -31,6 +31,16 @@ def test_filter_follows_a_step_within_five_frames() -> None:
     assert estimate.slowdown == pytest.approx(1.5, rel=0.05)
 
 
+def test_filter_smooths_the_scatter_of_single_frames() -> None:
+    rng = np.random.default_rng(0)
+    estimate = SlowdownFilter()
+    estimates = []
+    for residual in rng.normal(0, 0.05, 500):
+        estimate.update(math.exp(residual), 1.0)
+        estimates.append(estimate.log_slowdown)
+    assert np.std(estimates[50:]) < 0.6 * 0.05
+
+
 @pytest.mark.parametrize("bad", BAD_TIMES)
 def test_filter_skips_times_that_teach_nothing(bad: float) -> None:
     estimate = SlowdownFilter()

@@ -83,6 +83,14 @@ def test_configuration_without_engine_is_refused_until_ensured(tiny_bundle_path:
     assert detector.detect(picture(), MIXTURE).config == MIXTURE
 
 
+def test_engine_is_compiled_once(tiny_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.load(tiny_bundle_path)
+    backend = create_backend(threads=1)
+    detector = Detector(bundle, backend, configs=[MIXTURE])
+    monkeypatch.setattr(type(backend), "compile", lambda self, model: pytest.fail("compiled again"))
+    detector.ensure(MIXTURE)
+
+
 def test_exit_that_the_detector_lacks_is_refused(detector: Detector) -> None:
     with pytest.raises(DepthConfigError, match="has no decoder exits"):
         detector.ensure(DepthConfig((True,) * 8, exit=1))
