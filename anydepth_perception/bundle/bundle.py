@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 
 import onnx
@@ -45,7 +46,7 @@ class Bundle:
             BundleError: a file is missing or unreadable, the manifest is not valid, or a sum does not match.
         """
         folder = Path(path)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise BundleError(f"{folder}: no such folder; a bundle is a folder NAME.anydepth with {MANIFEST_FILE}")
         manifest_path = folder / MANIFEST_FILE
         data = _read(manifest_path)
@@ -63,9 +64,8 @@ class Bundle:
             for name, sha256 in manifest.files.items():
                 bundle.read_file(name, sha256)
         else:
-            for name in [segment.file for segment in manifest.segments.values()]:
-                if not (folder / name).is_file():
-                    raise BundleError(f"{folder / name}: missing, although {MANIFEST_FILE} lists it")
+            for segment in manifest.segments.values():
+                _check_file(folder / segment.file)
         return bundle
 
     @property
@@ -203,9 +203,14 @@ class Bundle:
         return tuple(gain * scale for gain in gains)
 
 
+def _check_file(path: Path) -> None:
+    # os.path answers False, where pathlib raises, for names that no file can have; and a pipe would never end.
+    if not os.path.isfile(path):
+        raise BundleError(f"{path}: missing" if not os.path.lexists(path) else f"{path}: not a file that can be read")
+
+
 def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise BundleError(f"{path}: missing")
+    _check_file(path)
     try:
         return path.read_bytes()
     except OSError as error:

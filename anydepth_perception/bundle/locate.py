@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
@@ -15,7 +16,7 @@ PACKAGE = "anydepth_perception"
 def find_bundle(name_or_path: str | Path) -> Path:
     """Folder of a bundle, given as a path or as a name like `aisle-yolo-t`.
 
-    A path that exists wins. A name is looked for in `models/` of the source tree and then in the installed
+    The path of a bundle wins. A name is looked for in `models/` of the source tree and then in the installed
     package's share folder.
 
     Raises:
@@ -24,16 +25,16 @@ def find_bundle(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if not text:
         raise BundleError("the model's name is empty; give a bundle's name or the path of a NAME.anydepth folder")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     looked = [path]
-    if path.is_dir():
-        return path
     if path.name == text:
         file_name = text if text.endswith(SUFFIX) else text + SUFFIX
         looked += [folder / file_name for folder in _model_folders()]
     for candidate in looked:
-        if (candidate / MANIFEST_FILE).is_file():
+        if os.path.isfile(candidate / MANIFEST_FILE):
             return candidate
+    if os.path.isdir(path):
+        return path  # loading it says which file is missing
     raise BundleError(f"{text}: no such bundle; looked for {', '.join(str(candidate) for candidate in looked)}")
 
 

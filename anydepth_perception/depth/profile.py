@@ -194,7 +194,10 @@ def measure_profile(
 
 
 def load_or_measure(detector: Detector, repeats: int = 20) -> tuple[Profile, str]:
-    """The saved profile of `detector`, or a new one, which is saved; and a sentence saying which and why."""
+    """The profile that the profile tool saved for `detector`, or else a new one; and a sentence saying which and why.
+
+    The new one is not saved: unlike for the tool, nobody said that the machine is idle now.
+    """
     path = default_path(detector)
     try:
         profile = Profile.load(path, detector)
@@ -203,12 +206,7 @@ def load_or_measure(detector: Detector, repeats: int = 20) -> tuple[Profile, str
         reason = f"{path}: lacks some of the configurations"
     except ProfileError as error:
         reason = str(error)
-    profile = measure_profile(detector, repeats)
-    try:
-        profile.save(path)
-    except ProfileError as error:
-        return profile, f"profile measured ({reason}) but not saved: {error}"
-    return profile, f"profile measured ({reason}) and saved to {path}"
+    return measure_profile(detector, repeats), f"profile measured now; {reason}"
 
 
 def _times(config: DepthConfig, results: list[DetectionResult]) -> RungTimes:

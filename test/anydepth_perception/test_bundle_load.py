@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,20 @@ def test_missing_segment_file_is_refused(bundle_copy: Path, verify: bool) -> Non
     (bundle_copy / "segments" / "head.onnx").unlink()
     with pytest.raises(BundleError, match=r"head\.onnx: missing"):
         Bundle.load(bundle_copy, verify=verify)
+
+
+def test_pipe_in_the_place_of_a_file_is_refused(bundle_copy: Path) -> None:
+    (bundle_copy / "segments" / "head.onnx").unlink()
+    os.mkfifo(bundle_copy / "segments" / "head.onnx")
+    with pytest.raises(BundleError, match=r"head\.onnx: not a file that can be read"):
+        Bundle.load(bundle_copy)
+
+
+def test_linked_files_are_read_as_colcon_links_them(bundle_copy: Path, tmp_path: Path) -> None:
+    path = bundle_copy / "segments" / "head.onnx"
+    path.rename(tmp_path / "elsewhere.onnx")
+    path.symlink_to(tmp_path / "elsewhere.onnx")
+    assert Bundle.load(bundle_copy).name == "tiny"
 
 
 def test_segment_changed_after_loading_is_refused_when_read(bundle_copy: Path) -> None:

@@ -70,6 +70,23 @@ def test_unknown_bundle_is_refused_with_the_places_looked_at(tmp_path: Path, mon
         find_bundle("none")
 
 
+def test_folder_that_happens_to_have_the_name_does_not_hide_the_bundle(
+    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(locate, "_model_folders", lambda: [tiny_bundle_path.parent])
+    assert find_bundle("tiny") == tiny_bundle_path
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "nul\0", "~nobody-of-this-name/x", "a/b/c"])
+def test_name_that_no_file_can_have_is_refused(name: str) -> None:
+    with pytest.raises(BundleError, match="no such bundle"):
+        find_bundle(name)
+    with pytest.raises(BundleError, match="no such folder"):
+        Bundle.load(name)
+
+
 def test_empty_name_is_refused() -> None:
     with pytest.raises(BundleError, match="the model's name is empty"):
         find_bundle("")

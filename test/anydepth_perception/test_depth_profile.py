@@ -131,33 +131,32 @@ def test_profile_lies_in_the_users_cache(detector: Detector, tmp_path: Path, mon
     assert default_path(detector).is_relative_to(Path.home() / ".cache")
 
 
-def test_profile_is_measured_once_and_then_read(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_saved_profile_is_read_and_a_missing_one_is_measured(
+    detector: Detector, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     measured, reason = load_or_measure(detector, 3)
+    assert measured.covers(detector)
+    assert "measured now" in reason
     assert "no such profile" in reason
-    again, reason = load_or_measure(detector, 3)
-    assert again == measured
-    assert "read from" in reason
+    assert list(tmp_path.iterdir()) == []
+    profile.save(default_path(detector))
+    assert load_or_measure(detector, 3) == (profile, f"profile read from {default_path(detector)}")
 
 
-def test_profile_without_the_configurations_is_measured_again(
+def test_saved_profile_without_the_configurations_is_not_used(
     detector: Detector, tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bundle = Bundle.load(tiny_bundle_path)
-    load_or_measure(Detector(bundle, create_backend(threads=1), configs=[bundle.full]), 3)
+    fewer = Detector(bundle, create_backend(threads=1), configs=[bundle.full])
+    measure_profile(fewer, 3).save(default_path(detector))
     profile, reason = load_or_measure(detector, 3)
     assert profile.covers(detector)
     assert "lacks some of the configurations" in reason
 
 
-def test_cache_that_cannot_be_written_is_reported_and_the_profile_served(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "anydepth_perception").write_text("a file where the folder should be")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    profile, reason = load_or_measure(detector, 3)
-    assert profile.covers(detector)
-    assert "not saved" in reason
+def test_place_that_cannot_be_written_is_reported(profile: Profile, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be")
+    with pytest.raises(ProfileError, match=r"profile\.json: cannot be written"):
+        profile.save(tmp_path / "file" / "profile.json")
