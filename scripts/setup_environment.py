@@ -4,7 +4,7 @@
     python3 scripts/setup_environment.py development    # .venv-dev: that, torch, training, tests
 
 Only the standard library is used. A stamp, written last, holds what an environment was made from;
-one without the right stamp is made again, and what was already downloaded comes from pip's cache.
+one without the right stamp is made again, from the packages that were already downloaded.
 """
 
 from __future__ import annotations
@@ -26,15 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vision_msgs_overlay
+import wheels
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 PACKAGE = "anydepth_perception"
 STAMP_VERSION = 1
-ATTEMPTS = 3
-
-# The one pinned package that is published as plain Python source alone.
-SOURCE_ONLY = "empy"
 
 # With a ROS distribution, these must be the ones its own extension modules were compiled against.
 MODULES_OF_THE_DISTRIBUTION = {"numpy": "numpy", "opencv-python-headless": "cv2", "pyyaml": "yaml"}
@@ -70,7 +67,11 @@ def say(text: str) -> None:
 def can_import(python: Path | str, *modules: str) -> bool:
     """Tell whether a fresh interpreter imports all modules."""
     command = [str(python), "-c", "import " + ", ".join(modules)]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    try:
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def sourced_distribution() -> str | None:
@@ -138,50 +139,30 @@ def requirements_of(locks: list[Path], distribution: str | None) -> list[str]:
     return list(lines)
 
 
-def pip_install(python: Path, arguments: list[str], log: Path, expected: int) -> int:
-    """Run pip once, its output into the log and one line of progress onto a terminal; return its status."""
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    command += ["--progress-bar", "off", "--retries", "5", "--timeout", "60", *arguments]
-    found = 0
-    with log.open("a") as output, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            output.write(line)
-            found += line.startswith("Collecting ")
-            if sys.stdout.isatty():
-                what = f"fetched {found} of about {expected}" if "Installing" not in line else "installing"
-                print(f"\r\033[Ksetup: {what}: {' '.join(line.split()[:2])}"[:100], end="", flush=True)
-    if sys.stdout.isatty():
-        print("\r\033[K", end="")
-    return process.returncode
-
-
 def install_requirements(python: Path, lines: list[str], log: Path) -> None:
-    """Install exactly the pinned lines; try again after a broken download.
+    """Install exactly the pinned lines that apply to the interpreter.
 
     Raises:
-        SetupError: pip failed each time.
+        SetupError: A package cannot be had or installed.
     """
-    pinned = CACHE / f"{log.stem}.txt"
-    pinned.write_text("\n".join(lines) + "\n")
-    arguments = ["--no-deps", "--only-binary", ":all:", "--no-binary", SOURCE_ONLY, "-r", str(pinned)]
-    for attempt in range(1, ATTEMPTS + 1):
-        if pip_install(python, arguments, log, len(lines)) == 0:
-            break
-        if attempt == ATTEMPTS:
-            errors = [line for line in log.read_text().splitlines() if line.startswith("ERROR:")]
-            reason = errors[-1][7:] if errors else "no message"
-            raise SetupError(f"pip failed ({reason}); run this again to go on; log: {log}")
-        say(f"pip failed, trying again ({attempt + 1} of {ATTEMPTS})")
-        time.sleep(2 * attempt)
-    torch = [line for line in lines if line.startswith("torch==")]
-    if torch and not can_import(python, "torch"):
-        # The index served a build for a GPU, which needs libraries that the lock leaves out.
-        say("this build of torch needs more packages")
-        if pip_install(python, ["--constraint", str(pinned), *torch], log, len(lines)):
-            raise SetupError(f"torch's own dependencies failed to install; log: {log}")
+    folder = CACHE / "wheels" / (sys.implementation.cache_tag or "python")
+    lines = wheels.for_this_python(python, lines)
+    try:
+        wheels.fetch(python, lines, folder, log)
+    except wheels.FetchError as error:
+        raise SetupError(f"{error}; run the same command again to go on; log: {log}") from None
+    install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    from_folder = ["--no-deps", "--no-index", "--find-links", str(folder), *lines]
+    with log.open("ab") as output:
+        if subprocess.run([*install, *from_folder], stdout=output, stderr=subprocess.STDOUT, check=False).returncode:
+            shutil.rmtree(folder)
+            raise SetupError(f"the fetched packages don't install and were dropped; run this again; log: {log}")
+        torch = [line for line in lines if line.startswith("torch==")]
+        if torch and not can_import(python, "torch"):
+            # The index served a build for a GPU, which needs libraries that the lock leaves out.
+            say("this build of torch needs more packages")
+            if subprocess.run([*install, *torch], stdout=output, stderr=subprocess.STDOUT, check=False).returncode:
+                raise SetupError(f"torch's own dependencies failed to install; log: {log}")
 
 
 def link_project(folder: Path) -> None:
@@ -224,7 +205,7 @@ def create(environment: Environment, locks: list[Path], distribution: str | None
     if environment.folder.exists():
         say(f"{environment.folder.name} is incomplete or out of date, making it again")
         shutil.rmtree(environment.folder)
-    say(f"creating {environment.folder.name} with {len(lines)} packages, ROS from {distribution or 'wheels'}")
+    say(f"creating {environment.folder.name} from {', '.join(lock.name for lock in locks)}")
     options = ["--system-site-packages"] if distribution else []
     with log.open("ab") as output:
         command = [sys.executable, "-m", "venv", *options, str(environment.folder)]
