@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -35,6 +36,10 @@ STAMP_VERSION = 1
 
 # With a ROS distribution, these must be the ones its own extension modules were compiled against.
 MODULES_OF_THE_DISTRIBUTION = {"numpy": "numpy", "opencv-python-headless": "cv2", "pyyaml": "yaml"}
+
+# Ubuntu 22.04 has NumPy 1.21, too old for onnx. Within 1.x, a newer one serves what an older one compiled.
+OLDEST_NUMPY = (1, 23, 2)
+NEWEST_NUMPY_1 = "numpy==1.26.4"
 
 
 class SetupError(RuntimeError):
@@ -126,16 +131,25 @@ def stamp_of(environment: Environment, locks: list[Path], distribution: str | No
     return json.dumps(content, indent=2)
 
 
+def beside_the_distribution(line: str) -> str | None:
+    """Adapt a pinned line to a machine with a ROS distribution; None where that provides the package."""
+    module = MODULES_OF_THE_DISTRIBUTION.get(line.split("==")[0])
+    if module is None or importlib.util.find_spec(module) is None:
+        return line
+    if module == "numpy":
+        version = tuple(int(part) for part in importlib.metadata.version("numpy").split(".")[:3])
+        return NEWEST_NUMPY_1 if version < OLDEST_NUMPY else None
+    return None
+
+
 def requirements_of(locks: list[Path], distribution: str | None) -> list[str]:
-    """Read the pinned lines of the locks, each once, less what a ROS distribution must provide itself."""
+    """Read the pinned lines of the locks, each once, less what a ROS distribution provides itself."""
     lines: dict[str, None] = {}
     for lock in locks:
         for line in lock.read_text().splitlines():
-            module = MODULES_OF_THE_DISTRIBUTION.get(line.split("==")[0].strip())
-            if distribution and module and importlib.util.find_spec(module):
-                continue
-            if line.strip() and not line.startswith("#"):
-                lines[line.strip()] = None
+            wanted = beside_the_distribution(line) if distribution else line
+            if wanted and not wanted.startswith("#"):
+                lines[wanted] = None
     return list(lines)
 
 

@@ -146,11 +146,15 @@ def test_an_interrupted_environment_is_made_again(
     assert len(made) == 2
 
 
-def test_a_distribution_keeps_its_own_numpy(setup_module: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "numpy"), [("1.21.5", ["numpy==1.26.4"]), ("1.26.4", []), ("2.3.5", [])])
+def test_a_distribution_keeps_a_numpy_that_fits_its_messages(
+    setup_module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, numpy: list[str]
+) -> None:
+    monkeypatch.setattr(setup_module.importlib.metadata, "version", lambda name: version)
     lock = tmp_path / "lock.txt"
-    lock.write_text("# comment\nnumpy==2.2.6\nopencv-python-headless==5.0.0.93\nonnx==1.23.2\n")
-    assert setup_module.requirements_of([lock], "jazzy") == ["onnx==1.23.2"]
-    assert len(setup_module.requirements_of([lock], None)) == 3
+    lock.write_text("# comment\nnumpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5\npyyaml==6.0.3\nonnx==1.23.2\n")
+    assert setup_module.requirements_of([lock], "humble") == [*numpy, "onnx==1.23.2"]
+    assert len(setup_module.requirements_of([lock], None)) == 4
 
 
 def lock_lines(name: str) -> list[str]:
