@@ -152,7 +152,7 @@ def test_a_distribution_keeps_a_numpy_that_fits_its_messages(
 ) -> None:
     monkeypatch.setattr(setup_module.importlib.metadata, "version", lambda name: version)
     lock = tmp_path / "lock.txt"
-    lock.write_text("# comment\nnumpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5\npyyaml==6.0.3\nonnx==1.23.2\n")
+    lock.write_text("# comment\nnumpy==2.4.6 ; python_version < '3.12'\nnumpy==2.5.5\npyyaml==6.0.3\nonnx==1.23.2\n")
     assert setup_module.requirements_of([lock], "humble") == [*numpy, "onnx==1.23.2"]
     assert len(setup_module.requirements_of([lock], None)) == 4
 
