@@ -26,6 +26,7 @@ from anydepth_perception.serving import FrameServer, Model, load_model
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _STOP_TIMEOUT_S = 2.0
+_END_TIMEOUT_S = 0.5
 
 
 class DetectorNode(LifecycleNode):
@@ -67,11 +68,13 @@ class DetectorNode(LifecycleNode):
 
     def close(self) -> bool:
         """Releases everything at the end of the process; False when the worker did not end in time."""
-        for camera in self._cameras:
-            camera.close()
+        ended = self._worker is None or self._worker.close(_END_TIMEOUT_S)
+        if ended:  # else the worker may still want to publish
+            for camera in self._cameras:
+                camera.close()
         self._cameras = []
         logging.getLogger("anydepth_perception").removeHandler(self._log_handler)
-        return self._worker is None or self._worker.close(timeout_s=0.5)
+        return ended
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the bundle, builds the engines of the ladder and profiles them."""

@@ -96,11 +96,8 @@ class Camera:
             on_lost=lambda lost: self.statistics.count("lost", lost),
             on_incompatible=self._on_incompatible_input,
         )
-
-    @property
-    def topic(self) -> str:
+        self.topic: str = self._subscription.topic_name
         """Fully qualified name of the image topic, after remapping."""
-        return self._subscription.topic_name
 
     def publish_label_info(self, score_threshold: float) -> None:
         """Publishes the class names; latched, so that who joins later gets them too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
-    QoSCompatibility,
+    LivelinessPolicy,
     QoSProfile,
     ReliabilityPolicy,
-    qos_check_compatible,
     qos_policy_name_from_kind,
 )
 
@@ -32,6 +32,7 @@ LATCHED = QoSProfile(
 DEBUG_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 FRAMES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
+_INFINITE_NS = 2**63 - 1
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
@@ -46,24 +47,46 @@ def describe(qos: QoSProfile) -> str:
     return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
 
 
+def mismatches(offered: QoSProfile, requested: QoSProfile) -> list[str]:
+    """Names of the policies in which a publisher offers less than a subscription requests.
+
+    rclpy's own check cannot be used on endpoints found in the graph: it takes their infinite deadline for one that the
+    other side lacks.
+    """
+    names = []
+    if requested.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
+        names.append("reliability")
+    if requested.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
+        names.append("durability")
+    if _period_ns(requested.deadline) < _period_ns(offered.deadline):
+        names.append("deadline")
+    manual = LivelinessPolicy.MANUAL_BY_TOPIC
+    if (requested.liveliness == manual and offered.liveliness != manual) or (
+        _period_ns(requested.liveliness_lease_duration) < _period_ns(offered.liveliness_lease_duration)
+    ):
+        names.append("liveliness")
+    return names
+
+
+def _period_ns(duration: Any) -> float:
+    """Nanoseconds; 0 stands for unset, which is as good as the largest, infinite."""
+    return duration.nanoseconds if 0 < duration.nanoseconds < _INFINITE_NS else math.inf
+
+
 def incompatible_publishers(node: Any, topic: str, requested: QoSProfile) -> list[str]:
-    """Publishers of `topic` (fully qualified) whose QoS cannot serve a subscription with `requested`, in words."""
-    found = []
-    for info in node.get_publishers_info_by_topic(topic):
-        compatibility, reason = qos_check_compatible(info.qos_profile, requested)
-        if compatibility == QoSCompatibility.ERROR:
-            found.append(f"{endpoint_name(info)} ({describe(info.qos_profile)}): {reason.strip().rstrip(';')}")
-    return found
+    """Publishers of `topic` (fully qualified) that offer less than `requested`, with their QoS and the policies."""
+    infos = node.get_publishers_info_by_topic(topic)
+    return [_described(info, names) for info in infos if (names := mismatches(info.qos_profile, requested))]
 
 
 def incompatible_subscribers(node: Any, topic: str, offered: QoSProfile) -> list[str]:
-    """Subscribers of `topic` (fully qualified) that request more than `offered`, in words."""
-    found = []
-    for info in node.get_subscriptions_info_by_topic(topic):
-        compatibility, reason = qos_check_compatible(offered, info.qos_profile)
-        if compatibility == QoSCompatibility.ERROR:
-            found.append(f"{endpoint_name(info)} ({describe(info.qos_profile)}): {reason.strip().rstrip(';')}")
-    return found
+    """Subscribers of `topic` (fully qualified) that request more than `offered`, with their QoS and the policies."""
+    infos = node.get_subscriptions_info_by_topic(topic)
+    return [_described(info, names) for info in infos if (names := mismatches(offered, info.qos_profile))]
+
+
+def _described(info: Any, policies: list[str]) -> str:
+    return f"{endpoint_name(info)} ({describe(info.qos_profile)}; incompatible in {', '.join(policies)})"
 
 
 def publishers_in_words(node: Any, topic: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from rclpy.clock import Clock, ClockType
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
@@ -50,6 +51,8 @@ class CameraNode(Node):
             loop=options.loop,
             prerender_s=options.prerender,
         )
+        if options.prerender:
+            get_logger("camera").info(f"rendering {options.prerender:g} s of {options.source} first")
         try:
             self._source = open_source(options.source, source_options, keep_on=lambda: not stop.requested)
         except SourceError as error:

@@ -32,7 +32,7 @@ def test_oldest_capture_is_taken_first():
 
 
 def test_camera_a_little_later_in_each_period_is_served_as_often():
-    # Both cameras give two frames while one is served: by the age of the waiting frame alone, camera 1 never has a turn.
+    # Both give two frames while one is served: by the age of the waiting frame alone, camera 1 never has a turn.
     frames = NewestFrames(2)
     served = [0, 0]
     for period in range(0, 100, 2):

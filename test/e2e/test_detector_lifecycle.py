@@ -1,0 +1,208 @@
+"""Life cycle of the detector: broken bundles, repeated transitions, missing images, and prompt ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_processes import BEST_EFFORT, Observer, image_message, stamped, values_of
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+
+BLOCKED_CONFIGURE = """
+import time
+import anydepth_perception.node as node
+node.load_model = lambda *arguments, **options: (print("blocked", flush=True), time.sleep(1000))
+node.main()
+"""
+
+BLOCKED_WORKER = """
+import sys, time
+import anydepth_perception.node as node
+from anydepth_perception.detector import Detector
+real = Detector.detect
+def detect(*arguments, **options):
+    if "loaded" in sys.modules:
+        print("blocked", flush=True)
+        time.sleep(1000)
+    return real(*arguments, **options)
+Detector.detect = detect
+load = node.load_model
+def load_model(*arguments, **options):
+    model = load(*arguments, **options)
+    sys.modules["loaded"] = sys
+    return model
+node.load_model = load_model
+node.main()
+"""
+
+BLOCKED_MAIN_THREAD = """
+import ctypes
+import anydepth_perception.node as node
+def configure(self):
+    print("blocked", flush=True)
+    libc = ctypes.CDLL(None)
+    while True:  # each signal cuts one sleep short; Python gets no turn in between
+        libc.sleep(1000)
+        libc.sleep(1000)
+node.DetectorNode._configure = configure
+node.main()
+"""
+
+
+@pytest.fixture
+def broken_bundle(tiny_bundle_path, tmp_path):
+    """A copy of the tiny bundle, to be broken."""
+    return shutil.copytree(tiny_bundle_path, tmp_path / "broken.anydepth")
+
+
+def wait_for_error(observer: Observer) -> DiagnosticStatus:
+    return observer.status(lambda status, values: status.level == DiagnosticStatus.ERROR, "an error")
+
+
+def test_truncated_bundle_fails_configure_naming_the_file_and_can_be_mended(
+    start, node_arguments, observer, broken_bundle
+):
+    segment = broken_bundle / "segments" / "p3.full.onnx"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[: len(whole) // 2])
+    detector = start(*node_arguments(model=str(broken_bundle)))
+    status = wait_for_error(observer)
+    assert "p3.full.onnx" in status.message and values_of(status)["state"] == "unconfigured"
+    assert not observer.change_state("configure")
+    segment.write_bytes(whole)
+    assert observer.change_state("configure") and observer.change_state("activate")
+    observer.status(lambda status, values: status.message == "active", "the active node")
+    detector.end()
+
+
+@pytest.mark.parametrize("breakage", ["missing", "no manifest", "manifest"])
+def test_broken_bundle_is_named_in_the_error(start, node_arguments, observer, broken_bundle, breakage):
+    manifest = broken_bundle / "manifest.json"
+    if breakage == "missing":
+        shutil.rmtree(broken_bundle)
+    elif breakage == "no manifest":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(manifest.read_bytes()[:200])
+    detector = start(*node_arguments(model=str(broken_bundle)))
+    named = "broken.anydepth" if breakage == "missing" else "manifest.json"
+    assert named in wait_for_error(observer).message
+    detector.end()
+
+
+def test_all_transitions_can_be_gone_through_twice_and_impossible_ones_are_refused(start, node_arguments, observer):
+    detector = start(*node_arguments(autostart=False))
+    images = observer.node.create_publisher(Image, "image_raw", BEST_EFFORT)
+    detections = observer.collect(Detection2DArray, "detections")
+    assert observer.state() == "unconfigured"
+    assert not observer.change_state("activate")
+    for _ in range(2):
+        assert observer.change_state("configure") and observer.state() == "inactive"
+        assert not observer.change_state("configure")
+        assert observer.change_state("activate") and observer.state() == "active"
+        seen = len(detections)
+
+        def one_came(seen: int = seen) -> bool:
+            images.publish(image_message(stamped(0)))
+            return len(detections) > seen
+
+        observer.spin_until(one_came, "detections")
+        assert observer.change_state("deactivate") and observer.state() == "inactive"
+        assert observer.change_state("cleanup") and observer.state() == "unconfigured"
+    assert observer.change_state("configure")
+    assert observer.change_state("shutdown") and observer.state() == "finalized"
+    detector.end()
+
+
+def test_missing_images_are_warned_of_with_the_publishers_and_their_qos(start, node_arguments, observer):
+    detector = start(*node_arguments())
+    observer.wait_for_state("active")
+    silent = observer.status(lambda status, values: status.level == DiagnosticStatus.WARN, "a warning")
+    assert "no image on /image_raw for" in silent.message and "no publishers" in silent.message
+    images = observer.node.create_publisher(Image, "image_raw", BEST_EFFORT)
+    listed = observer.status(lambda status, values: "publishers: " in status.message, "the publisher")
+    assert listed.level == DiagnosticStatus.WARN and "/observer (best_effort, volatile)" in listed.message
+
+    def images_arrive() -> bool:
+        images.publish(image_message(stamped(0)))
+        return observer.diagnostics["detector: /image_raw"].level == DiagnosticStatus.OK
+
+    observer.spin_until(images_arrive, "diagnostics without a warning")
+    detector.end()
+
+
+def test_publisher_with_incompatible_qos_is_an_error_naming_topic_and_policy(start, node_arguments, observer):
+    detector = start(*node_arguments(image_qos="reliable"))
+    observer.wait_for_state("active")
+    observer.node.create_publisher(Image, "image_raw", BEST_EFFORT)
+    message = wait_for_error(observer).message
+    assert "incompatible QoS on /image_raw" in message and "reliab" in message.lower() and "/observer" in message
+    detector.wait_for_log("has an incompatible QoS policy: RELIABILITY")
+    detector.end()
+
+
+def test_subscriber_with_incompatible_qos_is_an_error_until_it_goes(start, node_arguments, observer):
+    detector = start(*node_arguments())
+    observer.wait_for_state("active")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    subscription = observer.node.create_subscription(Detection2DArray, "detections", print, latched)
+    message = wait_for_error(observer).message
+    assert "incompatible QoS on /detections" in message and "durab" in message.lower()
+    observer.node.destroy_subscription(subscription)
+    observer.status(lambda status, values: status.level != DiagnosticStatus.ERROR, "no error any more")
+    detector.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_detector_that_serves_frames(start, node_arguments, observer, number):
+    detector = start(*node_arguments())
+    detections = observer.collect(Detection2DArray, "detections")
+    images = observer.publisher(Image, "image_raw")
+
+    def some_came() -> bool:
+        images.publish(image_message(stamped(0)))
+        return len(detections) >= 3
+
+    observer.spin_until(some_came, "detections")
+    detector.end(number)
+
+
+@pytest.mark.parametrize("script", [BLOCKED_CONFIGURE, BLOCKED_MAIN_THREAD], ids=["worker", "main thread"])
+def test_sigint_ends_a_detector_that_hangs_at_configure(start, script):
+    detector = start("-c", script)
+    detector.wait_for_log("blocked")
+    detector.end()
+
+
+def test_sigint_ends_a_detector_whose_worker_hangs_on_a_frame(start, node_arguments, observer):
+    detector = start("-c", BLOCKED_WORKER, *node_arguments()[2:])
+    images = observer.publisher(Image, "image_raw")
+
+    def hangs() -> bool:
+        images.publish(image_message(stamped(0)))
+        return "blocked" in detector.log()
+
+    observer.spin_until(hangs, "the worker to hang")
+    assert observer.state() == "active"
+    detector.end()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--ros-args", "-p", "no assignment"], ["--ros-args", "--params-file", "/nowhere/detector.yaml"]],
+    ids=["parameter", "file"],
+)
+def test_ros_arguments_that_cannot_be_read_are_an_error_of_one_line(start, arguments):
+    detector = start("-m", "anydepth_perception.node", *arguments)
+    assert detector.wait() == 1
+    assert "error: " in detector.log() and "Traceback" not in detector.log()
+
+
+def test_node_and_detector_run_where_torch_is_not_installed(start):
+    modules = "anydepth_perception.node, anydepth_perception.detector, anydepth_perception.tools.camera"
+    process = start("-c", f"import {modules}, sys; sys.exit('torch' in sys.modules)")
+    assert process.wait() == 0, process.log()

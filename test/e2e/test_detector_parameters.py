@@ -1,0 +1,116 @@
+"""Parameters of the running detector: live depth, refused values, descriptors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.msg import Parameter, ParameterValue
+from ros_processes import RELIABLE, image_message, stamped, values_of
+from sensor_msgs.msg import Image
+
+from anydepth_perception.ros.parameters import DEFAULTS, TABLE
+
+
+@pytest.fixture(scope="module")
+def detector(module_start, node_arguments):
+    """A detector that all tests of this module share."""
+    return module_start(*node_arguments(image_qos="reliable"))
+
+
+@pytest.fixture
+def active(detector, observer):
+    observer.wait_for_state("active")
+    return observer
+
+
+def test_depth_set_by_service_takes_effect_within_two_frames(active):
+    reports = active.collect(DiagnosticStatus, "/detector/frames")
+    active.wait_for_publisher("/detector/frames")
+    images = active.publisher(Image, "image_raw", RELIABLE)
+
+    def depth_of_next_frame() -> str:
+        header = stamped(0)
+        stamp = f"{header.stamp.sec}.{header.stamp.nanosec:09d}"
+        images.publish(image_message(header))
+
+        def depth() -> str | None:
+            values = values_of(reports[-1])
+            return values["depth"] if values["stamp"] == stamp else None
+
+        return active.spin_until(depth, "the report of the frame")
+
+    def reports_come() -> bool:
+        images.publish(image_message(stamped(0)))
+        return bool(reports)
+
+    active.spin_until(reports_come, "the first report")
+    for depth, runs in (
+        ("base", "EEEE.EEEE"),
+        ("full", "FFFF.FFFF"),
+        ("FEFE.FEFE", "FEFE.FEFE"),  # not of the ladder: compiled on the way
+        ("auto", "FFFF.FFFF"),  # without a deadline
+    ):
+        assert active.set_parameter("depth", depth).successful
+        assert runs in (depth_of_next_frame(), depth_of_next_frame())
+        assert depth_of_next_frame() == runs
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("depth", "deep"),
+        ("depth", "FFFF.FFFF.d2"),
+        ("depth", 3),
+        ("deadline_ms", -1.0),
+        ("deadline_ms", math.nan),
+        ("deadline_ms", math.inf),
+        ("deadline_ms", "fast"),
+        ("score_threshold", 1.5),
+        ("score_threshold", math.nan),
+        ("score_threshold", True),
+        ("max_detections", 0),
+        ("max_detections", 2.5),
+        ("late_policy", "skip"),
+    ],
+)
+def test_bad_value_is_refused_with_the_accepted_ones_and_changes_nothing(active, name, value):
+    before = active.get_parameter(name)
+    result = active.set_parameter(name, value)
+    assert not result.successful
+    accepted = {"depth": "'auto', 'full', 'base'", "late_policy": "'run_base', 'drop'", "max_detections": "1000"}
+    accepted |= {"deadline_ms": "60000", "score_threshold": "1"}
+    assert name in result.reason and accepted[name] in result.reason
+    assert active.get_parameter(name) == before
+
+
+def test_parameter_cannot_be_removed(active):
+    result = active.set_raw_parameter(Parameter(name="deadline_ms", value=ParameterValue()))
+    assert not result.successful and "a number in [0, 60000]; got no value" in result.reason
+
+
+@pytest.mark.parametrize(("name", "value"), [("model", "other"), ("backend", "onnxruntime"), ("image_topics", ["x"])])
+def test_what_is_not_live_is_refused_while_configured(active, name, value):
+    result = active.set_parameter(name, value)
+    assert not result.successful and f"{name} is read-only while the node is configured" in result.reason
+
+
+@pytest.mark.parametrize(("name", "value"), [("deadline_ms", 40), ("deadline_ms", 33.3), ("max_detections", 7)])
+def test_good_value_is_taken_and_shown_in_diagnostics(active, name, value):
+    assert active.set_parameter(name, value).successful
+    assert active.get_parameter(name) == value
+    if name == "deadline_ms":
+        active.status(lambda status, values: float(values["deadline_ms"]) == pytest.approx(value), "the new deadline")
+
+
+def test_every_parameter_has_a_description_and_every_number_a_range(active):
+    for name, info in TABLE.items():
+        descriptor = active.describe(name)
+        assert descriptor.description == info.description
+        if isinstance(DEFAULTS[name], float):
+            (limits,) = descriptor.floating_point_range
+            assert (limits.from_value, limits.to_value) == (info.minimum, info.maximum)
+        elif isinstance(DEFAULTS[name], int) and not isinstance(DEFAULTS[name], bool):
+            (limits,) = descriptor.integer_range
+            assert (limits.from_value, limits.to_value) == (info.minimum, info.maximum)

@@ -1,0 +1,43 @@
+"""Parameters given at the start: a bad one fails configure with the reason, and the node can be mended."""
+
+from __future__ import annotations
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros_processes import values_of
+
+from anydepth_perception.ros.parameters import DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"depth": "deep"}, "depth must be 'auto', 'full', 'base'"),
+        ({"depth": "FFFF.FFFF.d9"}, "no decoder"),
+        ({"deadline_ms": -5.0}, "deadline_ms must be a number in [0, 60000]; got -5.0"),
+        ({"score_threshold": "high"}, "score_threshold must be a number in [0, 1]; got 'high'"),
+        ({"backend": "tensorrt"}, "tensorrt is not available"),
+    ],
+)
+def test_bad_value_at_the_start_fails_configure_with_the_reason_and_the_node_stays(
+    start, node_arguments, observer, bad, words
+):
+    detector = start(*node_arguments(**bad))
+    status = observer.status(lambda status, values: status.level == DiagnosticStatus.ERROR, "an error")
+    assert words in status.message and values_of(status)["state"] == "unconfigured"
+    (line,) = [line for line in detector.log().splitlines() if "configure failed" in line]
+    assert words in line
+    assert observer.state() == "unconfigured"
+    (name,) = bad
+    assert observer.set_parameter(name, DEFAULTS[name]).successful
+    assert observer.change_state("configure") and observer.change_state("activate")
+    observer.status(lambda status, values: status.level != DiagnosticStatus.ERROR, "no error any more")
+    detector.end()
+    assert "unknown parameter" not in detector.log()
+
+
+def test_misspelt_parameter_is_warned_of(start, node_arguments, observer):
+    detector = start(*node_arguments(dealine_ms=5.0))
+    detector.wait_for_log("unknown parameter 'dealine_ms' is ignored")
+    observer.wait_for_state("active")
+    detector.end()
