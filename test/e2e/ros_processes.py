@@ -118,6 +118,7 @@ class Observer:
         self._target = target
         self._clients: dict[str, Any] = {}
         self.diagnostics: dict[str, DiagnosticStatus] = {}
+        self._diagnosed_ns = 0
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE)
 
     def close(self) -> None:
@@ -195,15 +196,19 @@ class Observer:
         return self.call(ChangeState, "change_state", request).success
 
     def status(self, condition: Callable[[DiagnosticStatus, dict[str, str]], bool], what: str) -> DiagnosticStatus:
-        """The diagnostics of the node, once they fulfil a condition on the status and its values."""
+        """The diagnostics of the node, once some made from now on fulfil a condition on status and values."""
+        asked_ns = time.time_ns()
 
         def found() -> DiagnosticStatus | None:
             status = self.diagnostics.get(f"{self._target.lstrip('/')}: detector")
-            return status if status is not None and condition(status, values_of(status)) else None
+            if status is None or self._diagnosed_ns < asked_ns or not condition(status, values_of(status)):
+                return None
+            return status
 
-        return self.spin_until(found, f"diagnostics: {what}; last: {self.diagnostics}")
+        return self.spin_until(found, f"diagnostics: {what}")
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._diagnosed_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         self.diagnostics.update({status.name: status for status in message.status})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from functools import partial
 
@@ -12,6 +13,8 @@ from ros_processes import RELIABLE, Observer, image_message, key_of, stamped, va
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from anydepth_perception.ros.diagnostics import WARNING_INTERVAL_S
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -27,10 +30,13 @@ def detector(module_start, node_arguments):
     return module_start(*node_arguments(image_qos="reliable", score_threshold=0.0))
 
 
-@pytest.fixture
-def active(detector, observer):
+@pytest.fixture(scope="module")
+def active(detector):
+    """One observer for all tests of this module: each would have to find the detector anew."""
+    observer = Observer()
     observer.wait_for_state("active")
-    return observer
+    yield observer
+    observer.close()
 
 
 def test_every_header_comes_back_once_also_without_objects(active):
@@ -100,18 +106,23 @@ def test_bad_frames_are_counted_warned_of_once_and_the_next_good_one_is_served(a
     detections = active.collect(Detection2DArray, "detections")
     active.wait_for_publisher("/detections")
     images = active.publisher(Image, "image_raw", RELIABLE)
-    rounds = [(kind, message) for _ in range(2) for kind, message in bad_images(stamped(0)).items()]
-    for number, (kind, message) in enumerate(rounds, 1):
+    started_s = time.monotonic()
+    faults = [*bad_images(stamped(0)).items(), *list(bad_images(stamped(0)).items())[:2]]
+    for number, (kind, message) in enumerate(faults, 1):
         images.publish(message)
         active.status(partial(has_bad_frames, number=before + number), f"bad frame: {kind}")
         good = stamped(number)
         images.publish(image_message(good))
         active.spin_until(partial(has_come_back, good, detections), f"the frame after {kind}")
+    due = 1 + int((time.monotonic() - started_s) / WARNING_INTERVAL_S)
     warnings = [line for line in detector.log().splitlines() if "bad frame on /image_raw" in line]
-    # Two rounds of four kinds take 8 s and more at one diagnostics message a second: at most one repetition each.
-    assert 4 <= len(warnings) <= 8
-    assert any("encoding 'rgb9' is not supported; supported are rgb8" in line for line in warnings)
-    assert any("step 17 is too small" in line for line in warnings)
+    for words in (
+        "encoding 'rgb9' is not supported; supported are rgb8",
+        "step 17 is too small",
+        "data holds 100 bytes",
+        "image is empty",
+    ):
+        assert 1 <= len([line for line in warnings if words in line]) <= due
 
 
 def test_frame_without_a_stamp_is_served_and_counted(active):

@@ -7,7 +7,7 @@ import math
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterValue
-from ros_processes import RELIABLE, image_message, stamped, values_of
+from ros_processes import RELIABLE, Observer, image_message, stamped, values_of
 from sensor_msgs.msg import Image
 
 from anydepth_perception.ros.parameters import DEFAULTS, TABLE
@@ -19,10 +19,13 @@ def detector(module_start, node_arguments):
     return module_start(*node_arguments(image_qos="reliable"))
 
 
-@pytest.fixture
-def active(detector, observer):
+@pytest.fixture(scope="module")
+def active(detector):
+    """One observer for all tests of this module: each would have to find the detector anew."""
+    observer = Observer()
     observer.wait_for_state("active")
-    return observer
+    yield observer
+    observer.close()
 
 
 def test_depth_set_by_service_takes_effect_within_two_frames(active):
