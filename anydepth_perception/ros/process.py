@@ -15,6 +15,7 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from anydepth_perception.ros.qos import use_image_profile
@@ -98,6 +99,10 @@ def run_node(
                 node = create(stop)
             except StartError as error:
                 print(f"error: {one_line(error)}", file=sys.stderr)
+                return 1
+            except Exception as error:  # a name, namespace or domain that ROS refuses
+                print(f"error: the node cannot be created: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+                get_logger("anydepth_perception").debug(traceback.format_exc())
                 return 1
             executor = SingleThreadedExecutor()
             executor.add_node(node)

@@ -8,7 +8,7 @@ import signal
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_processes import BEST_EFFORT, Observer, image_message, stamped, values_of
+from ros_processes import BEST_EFFORT, RUNTIME_PYTHON, Observer, image_message, stamped, values_of
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -193,16 +193,22 @@ def test_sigint_ends_a_detector_whose_worker_hangs_on_a_frame(start, node_argume
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--ros-args", "-p", "no assignment"], ["--ros-args", "--params-file", "/nowhere/detector.yaml"]],
-    ids=["parameter", "file"],
+    [["-p", "no assignment"], ["--params-file", "/nowhere/detector.yaml"], ["-r", "__ns:=/not-allowed"]],
+    ids=["parameter", "file", "namespace"],
 )
 def test_ros_arguments_that_cannot_be_read_are_an_error_of_one_line(start, arguments):
-    detector = start("-m", "anydepth_perception.node", *arguments)
+    detector = start("-m", "anydepth_perception.node", "--ros-args", *arguments)
     assert detector.wait() == 1
     assert "error: " in detector.log() and "Traceback" not in detector.log()
 
 
-def test_node_and_detector_run_where_torch_is_not_installed(start):
+def test_node_camera_and_detector_never_import_torch(start):
     modules = "anydepth_perception.node, anydepth_perception.detector, anydepth_perception.tools.camera"
     process = start("-c", f"import {modules}, sys; sys.exit('torch' in sys.modules)")
     assert process.wait() == 0, process.log()
+
+
+@pytest.mark.skipif(not RUNTIME_PYTHON.exists(), reason="no run-time environment; make setup-runtime creates it")
+def test_run_time_environment_in_which_these_tests_run_the_nodes_has_no_torch(start):
+    process = start("-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)")
+    assert process.wait() == 0
