@@ -15,6 +15,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, SetParametersResult
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
@@ -190,9 +191,10 @@ class Observer:
         self.spin_until(lambda: self.state() == label, f"state {label}")
 
     def change_state(self, label: str) -> bool:
-        """Asks for a transition; whether it was done."""
+        """Asks for a transition, by its number as rclpy takes it without a look; whether it was done."""
+        name = "ACTIVE_SHUTDOWN" if label == "shutdown" else label.upper()
         request = ChangeState.Request()
-        request.transition.label = label
+        request.transition.id = getattr(Transition, f"TRANSITION_{name}")
         return self.call(ChangeState, "change_state", request).success
 
     def status(self, condition: Callable[[DiagnosticStatus, dict[str, str]], bool], what: str) -> DiagnosticStatus:

@@ -113,7 +113,7 @@ def test_all_transitions_can_be_gone_through_twice_and_impossible_ones_are_refus
         observer.spin_until(one_came, "detections")
         assert observer.change_state("deactivate") and observer.state() == "inactive"
         assert observer.change_state("cleanup") and observer.state() == "unconfigured"
-    assert observer.change_state("configure")
+    assert observer.change_state("configure") and observer.change_state("activate")
     assert observer.change_state("shutdown") and observer.state() == "finalized"
     detector.end()
 
