@@ -78,6 +78,7 @@ class Camera:
         self._warnings = WarningThrottle()
         self._warned_of_stamp = False
         self._last_image_s = steady_s()
+        self._lost_before = 0
         self._unmatched_input = self._unmatched_output = False
         self._image_qos = qos.image_qos(settings.image_qos)
         self._detections = qos.create_publisher(
@@ -149,7 +150,7 @@ class Camera:
                 text = f"incompatible QoS on {topic}: published as {offered}, requested by {'; '.join(subscribers)}"
                 return Health(DiagnosticStatus.ERROR, text)
         if silent_s <= IMAGE_TIMEOUT_S:
-            return Health(DiagnosticStatus.OK, "images arrive")
+            return self._losses()
         if self._unmatched_input:
             publishers = qos.incompatible_publishers(self._node, self.topic, self._image_qos)
             self._unmatched_input = bool(publishers)
@@ -159,6 +160,16 @@ class Camera:
                 return Health(DiagnosticStatus.ERROR, text)
         publishers_text = qos.publishers_in_words(self._node, self.topic)
         text = f"no image on {self.topic} for {silent_s:.0f} s; {publishers_text}"
+        return Health(DiagnosticStatus.WARN, text)
+
+    def _losses(self) -> Health:
+        """A warning while images get lost on their way; it goes when none was lost since the last look."""
+        lost = self.statistics.summary(steady_s()).counts.lost
+        lately, self._lost_before = lost - self._lost_before, lost
+        if not lately:
+            return Health(DiagnosticStatus.OK, "images arrive")
+        advice = "do the publisher and this node share a DDS profile that holds images, as config/fastdds_images.xml?"
+        text = f"{lately} images of {self.topic} lost on their way ({lost} so far); {advice}"
         return Health(DiagnosticStatus.WARN, text)
 
     def close(self) -> None:
