@@ -83,7 +83,8 @@ def run_node(
     """Runs one node until SIGINT, SIGTERM or the end of its context; the process's exit code.
 
     Args:
-        create: makes the node; it has a method `close()`, which ends its threads and says whether they ended.
+        create: makes the node; it has a method `close()`, which ends its threads and says whether they ended. Where it
+            has them, `finished` ends the process and `exit_code` is its exit code.
         args: command line without the program, None for that of the process.
         before_spin: called with the node before its callbacks are served.
     """
@@ -116,7 +117,7 @@ def run_node(
             rclpy.try_shutdown()
         if not all_ended:
             leave_now(0)
-    return 0
+    return getattr(node, "exit_code", 0)
 
 
 class StartError(Exception):

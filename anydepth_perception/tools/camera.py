@@ -59,6 +59,7 @@ class CameraNode(Node):
             raise StartError(str(error)) from error
         super().__init__("camera")
         self.finished = False
+        self.exit_code = 0
         self._frame_id = options.frame_id
         self._frames_left = options.frames or math.inf
         self._published = 0
@@ -96,6 +97,7 @@ class CameraNode(Node):
             image = self._source.read()
         except SourceError as error:
             self.get_logger().error(one_line(error))
+            self.exit_code = 1
             image = None
         if image is None:
             self.finished = True

@@ -72,6 +72,14 @@ def test_source_that_cannot_be_read_is_an_error_of_one_line(start, source, words
     assert line.startswith("error: ") and words in line
 
 
+def test_source_that_fails_later_ends_the_camera_with_exit_code_1(start, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"broken")
+    camera = start(*CAMERA, "--source", str(tmp_path))
+    assert camera.wait() == 1
+    assert "none of its 2 images can be read" in camera.log() and "Traceback" not in camera.log()
+
+
 def test_option_out_of_range_names_what_is_accepted(start):
     camera = start(*CAMERA, "--rate", "-3")
     assert camera.wait() == 2
