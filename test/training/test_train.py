@@ -1,0 +1,145 @@
+"""The trainer: two passes, exact resume, moving average, refusal of another run's checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data.scenes import collate, fit, mirror, training_batches
+from training.ema import ModelEma
+from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
+from training.train import Trainer, drop_rows_after, learning_rate, main
+
+RECIPE = Recipe(
+    model="yolo-t",
+    image_size=(64, 64),
+    iterations=4,
+    batch_size=2,
+    validation_images=2,
+    validate_every=4,
+    checkpoint_every=2,
+    workers=0,
+    data=DataSettings(frame_sizes=((64, 64), (64, 48)), frame_weights=(0.5, 0.5)),
+)
+
+
+def train(folder: Path, iterations: int, trainer: Trainer | None = None) -> Trainer:
+    trainer = trainer or Trainer(RECIPE, folder)
+    for images, targets in training_batches(RECIPE, trainer.iteration):
+        trainer.step(images, targets)
+        if trainer.iteration == iterations:
+            break
+    return trainer
+
+
+def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    straight = train(tmp_path, 4)
+    first = train(tmp_path, 2)
+    save_checkpoint(first.checkpoint_path, first.state())
+    torch.manual_seed(99)
+    second = Trainer(RECIPE, tmp_path)
+    second.restore(load_checkpoint(second.checkpoint_path))
+    train(tmp_path, 4, second)
+    for ours, theirs in ((straight.model, second.model), (straight.ema.model, second.ema.model)):
+        for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
+def test_a_step_trains_both_paths(tmp_path: Path) -> None:
+    trainer = Trainer(RECIPE, tmp_path)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    log = train(tmp_path, 1, trainer)
+    for name, parameter in log.model.named_parameters():
+        if ".norm.full.bias" in name or ".norm.essential.bias" in name:
+            assert not torch.equal(parameter, before[name]), name
+
+
+def test_a_static_run_has_no_base_pass(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, any_depth=False)
+    trainer = Trainer(recipe, tmp_path)
+    log = trainer.step(*next(training_batches(recipe, 0)))
+    assert "super_box" in log
+    assert not any(key.startswith("base") for key in log)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(RECIPE, tmp_path)
+    other = Trainer(dataclasses.replace(RECIPE, batch_size=3), tmp_path)
+    with pytest.raises(RecipeError, match=r"batch_size=2, the recipe says 3"):
+        other.restore(trainer.state())
+
+
+def test_the_command_trains_logs_and_writes_weights(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        "model: yolo-t\nimage_size: [64, 64]\niterations: 2\nbatch_size: 2\nworkers: 1\n"
+        "validate_every: 2\nvalidation_images: 2\ndata: {frame_sizes: [[64, 64]], frame_weights: [1]}\n"
+    )
+    assert main([str(recipe), "--output", str(tmp_path / "run")]) == 0
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3
+    assert "super_AP" in (tmp_path / "run" / "validation.csv").read_text()
+    assert (tmp_path / "run" / "model.safetensors").stat().st_size > 1_000_000
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    trainer = Trainer(RECIPE, tmp_path)
+    images, targets = next(training_batches(RECIPE, 0))
+    with pytest.raises(FloatingPointError, match="super-net's loss is nan at iteration 0"):
+        trainer.step(images * float("nan"), targets)
+
+
+def test_learning_rate_warms_up_and_falls_to_its_final_fraction() -> None:
+    settings = OptimizerSettings(learning_rate=1.0, warmup_iterations=10, final_fraction=0.1)
+    rates = [learning_rate(settings, i, 100) for i in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_the_moving_average_is_between_the_weights_it_saw() -> None:
+    layer = torch.nn.Linear(2, 1)
+    torch.nn.init.zeros_(layer.weight)
+    ema = ModelEma(layer, decay=0.9, warmup=1)
+    torch.nn.init.ones_(layer.weight)
+    ema.update(layer)
+    decay = 0.9 * (1 - torch.tensor(-1.0).exp())
+    assert torch.allclose(ema.model.weight, (1 - decay).expand(1, 2))
+
+
+def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("iteration,loss\n1,5\n2,4\n3,3\n")
+    drop_rows_after(path, 2)
+    assert path.read_text() == "iteration,loss\n1,5\n2,4\n"
+
+
+def test_a_batch_is_the_same_every_time_and_another_for_another_seed() -> None:
+    first, again = (next(training_batches(RECIPE, 1)) for _ in range(2))
+    other = next(training_batches(dataclasses.replace(RECIPE, seed=1), 1))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1].boxes, again[1].boxes)
+    assert not torch.equal(first[0], other[0])
+
+
+def test_a_mirrored_sample_is_its_own_mirror_image_twice() -> None:
+    from training.data.aisle import render_image
+
+    sample = fit(render_image("train", 3, (128, 96)), (128, 128))
+    twice = mirror(mirror(sample))
+    assert all(torch.allclose(a, b) for a, b in zip(sample, twice, strict=True))
+    image, boxes, *_ = mirror(sample)
+    assert torch.equal(image[:, :, 0], sample[0][:, :, -1])
+    assert torch.allclose(boxes[:, 0], 128 - sample[1][:, 2])
+
+
+def test_collate_pads_to_the_most_objects() -> None:
+    def sample(count: int) -> tuple[torch.Tensor, ...]:
+        return torch.zeros(3, 4, 4, dtype=torch.uint8), torch.ones(count, 4), torch.ones(count).long(), torch.ones(1, 4)
+
+    images, targets = collate([sample(0), sample(2)])
+    assert images.shape == (2, 3, 4, 4)
+    assert targets.valid.tolist() == [[False, False], [True, True]]
