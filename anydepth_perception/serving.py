@@ -13,14 +13,12 @@ from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.controller import AUTO, DepthController
 from anydepth_perception.depth.ladder import Ladder, default_configs
-from anydepth_perception.depth.profile import Profile, ProfileError, measure_profile
+from anydepth_perception.depth.profile import Profile, ProfileError, load_or_measure
 from anydepth_perception.detector import DetectionResult, Detector, ImageError
 from anydepth_perception.frame_statistics import FrameReport, FrameStatistics
 from anydepth_perception.pipeline import PendingFrame, steady_s
 from anydepth_perception.ros.images import Frame, decode
 from anydepth_perception.ros.parameters import Settings
-
-_MEASURE_ATTEMPTS = 3
 
 _HOPELESS = 0.8
 """A frame is beyond rescue when its budget is below this share of the base-net's time on an idle machine."""
@@ -62,7 +60,7 @@ def load_model(settings: Settings, progress: Callable[[str], object]) -> Model:
         seconds = time.perf_counter() - started
         progress(f"engine {number} of {len(configs)}: {config} built in {seconds:.1f} s by {backend.name}")
     detector.warm_up()
-    profile, ladder = _profile_and_ladder(settings.profile, detector)
+    profile, ladder = _profile_and_ladder(settings.profile, detector, progress)
     if fixed is not None:
         detector.ensure(fixed)
     controller = DepthController(ladder, profile.host_ms, profiled=profile.rungs(bundle))
@@ -71,21 +69,18 @@ def load_model(settings: Settings, progress: Callable[[str], object]) -> Model:
     return Model(bundle, detector, controller)
 
 
-def _profile_and_ladder(path: str, detector: Detector) -> tuple[Profile, Ladder]:
+def _profile_and_ladder(
+    path: str, detector: Detector, progress: Callable[[str], object]
+) -> tuple[Profile, Ladder]:
     if path:
         profile = Profile.load(Path(path).expanduser(), detector)
         if not profile.covers(detector):
             raise ProfileError(f"{path}: lacks some of the configurations of the ladder; measure again")
-        return profile, profile.ladder(detector.bundle)
-    attempts = _MEASURE_ATTEMPTS
-    while True:
-        profile = measure_profile(detector)
-        try:
-            return profile, profile.ladder(detector.bundle)
-        except ValueError as error:  # load that came or went meanwhile can turn base and full around
-            attempts -= 1
-            if not attempts:
-                raise ProfileError(f"no profile could be measured: {error}") from error
+        origin = f"profile read from {path}"
+    else:
+        profile, origin = load_or_measure(detector)
+    progress(origin)
+    return profile, profile.ladder(detector.bundle)
 
 
 class FrameOutputs(Protocol):

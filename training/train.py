@@ -7,13 +7,11 @@ import csv
 import dataclasses
 import json
 import math
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -55,8 +53,6 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         torch.manual_seed(recipe.seed)
-        random.seed(recipe.seed)
-        np.random.seed(recipe.seed)
         self.recipe = recipe
         self.folder = folder
         self.iteration = 0

@@ -56,7 +56,8 @@ class Settings:
         0, "Threads of the inference engine; 0 leaves the choice to the backend.", minimum=0, maximum=256
     )
     profile: str = _parameter(
-        "", "Path of a latency profile saved for this bundle and machine; empty measures one at configure."
+        "",
+        "Path of a latency profile; empty takes the one that the profile tool saved here, else measures at configure.",
     )
     depth: str = _parameter(
         "auto",

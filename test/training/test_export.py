@@ -74,7 +74,8 @@ def test_weights_survive_the_round_trip_through_safetensors(model: AnyDepthYolo,
     assert recipe == RECIPE
     assert class_names == CLASS_NAMES
     assert iterations == 7
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    pairs = zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

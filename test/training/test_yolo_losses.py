@@ -75,7 +75,7 @@ def random_batch(seed: int, num_classes: int = 3) -> tuple[dict[str, Tensor], Ta
 
 
 def assign_by_hand(outputs: dict[str, Tensor], targets: Targets, image: int, topk: int) -> dict[int, tuple[int, float]]:
-    """cell -> (object, class target), one cell and one object at a time; cells of no weight are left out."""
+    """Cell -> (object, class target), one cell and one object at a time; cells of no weight are left out."""
     scores = outputs["logits"][image].sigmoid()
     claims: dict[int, list[tuple[float, int]]] = {}
     aligned: dict[tuple[int, int], tuple[float, float]] = {}

@@ -179,7 +179,7 @@ class AnyDepthYolo(nn.Module):
         if size not in SIZES:
             raise ValueError(f"unknown YOLO size {size!r}; accepted are {', '.join(SIZES)}")
         s = SIZES[size]
-        c64, c128, c256, c512, c1024 = (s.channels(base) for base in (64, 128, 256, 512, 1024))
+        c128, c256, c512, c1024 = (s.channels(base) for base in (128, 256, 512, 1024))
         two, four = s.repeats(2), s.repeats(4)
         depth = {"any_depth": any_depth}
         self.any_depth = any_depth
