@@ -78,6 +78,8 @@ class Recipe:
         fine: FINE in the neck.
         any_depth: train super-net and base-net together; False trains the plain baseline.
         image_size: (height, width) of the network's input, multiples of 32.
+        small_image_size: the size of the first `small_iterations`, which costs less (progressive resizing).
+        small_iterations: iterations at `small_image_size`; 0 trains at `image_size` throughout.
         iterations: optimizer steps.
         batch_size: images a step.
         ema_decay: limit of the weights' moving average.
@@ -92,6 +94,8 @@ class Recipe:
     fine: bool = True
     any_depth: bool = True
     image_size: tuple[int, int] = (320, 320)
+    small_image_size: tuple[int, int] = (320, 320)
+    small_iterations: int = 0
     iterations: int = 3000
     batch_size: int = 16
     ema_decay: float = 0.998
@@ -106,14 +110,19 @@ class Recipe:
     loss: LossSettings = field(default_factory=LossSettings)
 
     def __post_init__(self) -> None:
-        height, width = self.image_size
-        if height % 32 or width % 32 or min(height, width) < 32:
-            raise RecipeError(f"image_size {self.image_size} must be positive multiples of 32")
+        for name in ("image_size", "small_image_size"):
+            height, width = getattr(self, name)
+            if height % 32 or width % 32 or min(height, width) < 32:
+                raise RecipeError(f"{name} {(height, width)} must be positive multiples of 32")
         if len(self.data.frame_sizes) != len(self.data.frame_weights):
             raise RecipeError("data.frame_sizes and data.frame_weights must be of equal length")
         for name in ("iterations", "batch_size", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def image_size_at(self, iteration: int) -> tuple[int, int]:
+        """(height, width) of the images of one iteration."""
+        return self.small_image_size if iteration < self.small_iterations else self.image_size
 
 
 def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:

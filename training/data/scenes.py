@@ -72,7 +72,8 @@ class TrainingScenes(Dataset[Sample]):
         weights = np.array(data.frame_weights) / sum(data.frame_weights)
         size = data.frame_sizes[int(random.choice(len(weights), p=weights))]
         scene = (self.recipe.seed * SCENES_PER_SEED + index) % len(SPLITS["train"])
-        sample = fit(render_image("train", scene, size), self.recipe.image_size)
+        image_size = self.recipe.image_size_at(index // self.recipe.batch_size)
+        sample = fit(render_image("train", scene, size), image_size)
         return mirror(sample) if random.random() < data.flip else sample
 
 

@@ -1,0 +1,330 @@
+"""`make demo`: runs camera and detector under a load that comes and goes, and shows what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import rclpy
+
+from anydepth_perception.bundle import Bundle, BundleError, find_bundle
+from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.load import CpuLoad
+from anydepth_perception.ros.qos import use_image_profile
+from anydepth_perception.tools.demo.calibration import Calibration, calibrate
+from anydepth_perception.tools.demo.children import Child, DemoError
+from anydepth_perception.tools.demo.drawing import Run, draw_timeline, write_video
+from anydepth_perception.tools.demo.load import BusyProcesses
+from anydepth_perception.tools.demo.recorder import Recorder, Recording, ServedFrame, split_truth
+from anydepth_perception.tools.demo.score import Agreement, compare
+
+DEFAULT_SECONDS = 30.0
+MIN_SECONDS = 6.0
+STARTUP_S = 180.0
+SETTLE_S = 1.0
+STATUS_S = 0.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line and the environment ask for."""
+
+    seconds: float
+    output: Path
+    model: str
+    rate_hz: float
+    width: int
+    height: int
+    seed: int
+    score_threshold: float
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> Options:
+    """The command line; the run's length is taken from DEMO_SECONDS where it is not given."""
+
+    def seconds(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not MIN_SECONDS <= value <= 3600:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {MIN_SECONDS:g} to 3600")
+        return value
+
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument(
+        "--seconds",
+        type=seconds,
+        default=os.environ.get("DEMO_SECONDS") or str(DEFAULT_SECONDS),
+        help="length of the run; the load is there in its middle third",
+    )
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
+    parser.add_argument("--model", default="aisle-yolo-t", help="bundle folder, or the name of a shipped one")
+    parser.add_argument("--rate", type=float, default=15.0, help="images per second, 10 to 30")
+    parser.add_argument("--seed", type=int, default=90_000, help="of the aisle; training and test use others")
+    parser.add_argument("--score-threshold", type=float, default=0.25, help="of the detector, in [0, 1]")
+    options = parser.parse_args(arguments)
+    if not 10 <= options.rate <= 30:
+        parser.error(f"--rate is {options.rate:g}; accepted is 10 to 30 images per second")
+    return Options(
+        seconds=options.seconds,
+        output=options.output,
+        model=options.model,
+        rate_hz=options.rate,
+        width=640,
+        height=480,
+        seed=options.seed,
+        score_threshold=options.score_threshold,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the demo; exit code 1 and the reason in words where it cannot."""
+    options = parse_options(arguments)
+    # Its own domain on this machine alone, unless the user chose one: nothing else may answer for the two processes.
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_image_profile()
+    try:
+        bundle = Bundle.load(find_bundle(options.model))
+        options.output.mkdir(parents=True, exist_ok=True)
+        summary = run_demo(options, bundle)
+    except (DemoError, BundleError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(json.dumps(summary))
+
+
+def run_demo(options: Options, bundle: Bundle) -> dict[str, Any]:
+    """Starts the processes, calibrates, records, draws; the summary."""
+    with processes(options, bundle) as (recorder, say):
+        calibration = calibrate(recorder, say)
+        say(
+            f"full when idle {calibration.full_idle.p50:.1f} ms, base under the load "
+            f"{calibration.base_loaded.p50:.1f} ms, full under the load {calibration.full_loaded.p50:.1f} ms: "
+            f"deadline {calibration.deadline_ms:.1f} ms"
+        )
+        recorder.set_parameters(depth="auto", deadline_ms=calibration.deadline_ms)
+        run, counts = record(recorder, options, bundle, calibration)
+    say("drawing the video and the timeline")
+    write_video(run, options.output / "demo.mp4")
+    summary = summarise(run, counts, calibration, options)
+    title = (
+        f"{bundle.name}: {summary['miss_percent']:.1f} % of {summary['frames_published']} frames late, "
+        f"{summary['rungs_used']} depths used, p95 {summary['latency_ms_p95']:.1f} ms"
+    )
+    cv2.imwrite(str(options.output / "timeline.png"), draw_timeline(run, title))
+    (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print_summary(summary, options)
+    return summary
+
+
+@contextlib.contextmanager
+def processes(options: Options, bundle: Bundle) -> Iterator[tuple[Recorder, Any]]:
+    """Camera (paused) and detector (active) as processes, and the recorder that observes them."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:5.1f} s] {text}", flush=True)
+
+    say(f"starting the camera (aisle {options.width}x{options.height}, {options.rate_hz:g} Hz) and the detector")
+    camera_arguments = [
+        *("--source", "aisle", "--width", str(options.width), "--height", str(options.height)),
+        *("--rate", str(options.rate_hz), "--seed", str(options.seed), "--prerender", "10"),
+        *("--ground-truth", "--paused"),
+    ]
+    parameters = {"model": bundle.path, "autostart": "true", "score_threshold": options.score_threshold}
+    detector_arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        detector_arguments += ["-p", f"{name}:={value}"]
+    rclpy.init()
+    try:
+        with (
+            Child("anydepth_perception.tools.camera", camera_arguments, options.output / "camera.log") as camera,
+            Child("anydepth_perception.node", detector_arguments, options.output / "detector.log") as detector,
+        ):
+            children = (camera, detector)
+
+            def check() -> None:
+                for child in children:
+                    child.check()
+
+            recorder = Recorder(check)
+            try:
+                recorder.wait_until_active(STARTUP_S)
+                say("the detector is active")
+                recorder.run_camera(True)
+                recording = recorder.start()
+                recorder.spin_until(
+                    lambda: recording.served and recording.truth and recording.detections, "the first detections"
+                )
+                yield recorder, say
+            finally:
+                recorder.close()
+    finally:
+        rclpy.try_shutdown()
+
+
+def record(
+    recorder: Recorder, options: Options, bundle: Bundle, calibration: Calibration
+) -> tuple[Run, dict[str, int]]:
+    """The run itself: idle, load, idle, a third each. Returns it with the counts of frames."""
+    published_before = recorder.run_camera(False)
+    recorder.spin_for(SETTLE_S)
+    before = recorder.counts()
+    recording = recorder.start()
+    recorder.keep_images = True
+    load = CpuLoad()
+    cpu: list[tuple[float, float]] = []
+    third = options.seconds / 3
+    recorder.run_camera(True)
+    start_ns, start_s = time.time_ns(), time.monotonic()
+    load_s = [0.0, 0.0]
+    with contextlib.ExitStack() as stack:
+        for phase in range(3):
+            if phase == 1:
+                stack.enter_context(BusyProcesses(calibration.niceness))
+                load_s[0] = time.monotonic() - start_s
+            elif phase == 2:
+                stack.close()
+                load_s[1] = time.monotonic() - start_s
+            while (left := (phase + 1) * third - (time.monotonic() - start_s)) > 0:
+                recorder.spin_for(min(left, STATUS_S))
+                share = load.sample()
+                if share is not None:
+                    cpu.append((time.monotonic() - start_s, share))
+                print_status(recording, time.monotonic() - start_s, calibration.deadline_ms, phase == 1)
+    if sys.stdout.isatty():
+        print()
+    seconds = time.monotonic() - start_s
+    published = recorder.run_camera(False) - published_before
+    recorder.spin_for(SETTLE_S)
+    after = recorder.counts()
+    counts = {name: after[name] - before.get(name, 0) for name in after}
+    counts["published"] = published
+    run = Run(
+        recording=recording,
+        start_ns=start_ns,
+        seconds=seconds,
+        load_s=(load_s[0], load_s[1]),
+        deadline_ms=calibration.deadline_ms,
+        rate_hz=options.rate_hz,
+        cpu=cpu,
+        class_names=bundle.class_names,
+    )
+    return run, counts
+
+
+def print_status(recording: Recording, time_s: float, deadline_ms: float, loaded: bool) -> None:
+    """One line on the newest frames: rewritten in place on a terminal, every second otherwise."""
+    recent = recording.served[-10:]
+    if not recent:
+        return
+    latency = statistics.median(frame.latency_ms for frame in recent)
+    missed = sum(frame.missed for frame in recording.served)
+    line = (
+        f"{time_s:5.1f} s  {'LOAD' if loaded else 'idle'}  depth {recent[-1].depth}  "
+        f"latency {latency:5.1f} of {deadline_ms:.1f} ms  missed {missed} of {len(recording.served)}"
+    )
+    if sys.stdout.isatty():
+        print(f"\r{line}   ", end="", flush=True)
+    elif round(time_s / STATUS_S) % 4 == 0:
+        print(line, flush=True)
+
+
+def summarise(run: Run, counts: dict[str, int], calibration: Calibration, options: Options) -> dict[str, Any]:
+    """The figures of the run.
+
+    A frame that was not served counts as missed. The depth of a third is the median, over the frames of its second
+    half, of the share of stages on their full path, in [0, 1].
+    """
+    served = run.recording.served
+    if not served:
+        raise DemoError("no frame was served during the run")
+    latencies = [frame.latency_ms for frame in served]
+    agreement = agree(run)
+    unserved = max(0, counts["published"] - len(served))
+    bounds = (0.0, run.load_s[0], run.load_s[1], run.seconds)
+    thirds = [depth_between(run, (a + b) / 2, b) for a, b in itertools.pairwise(bounds)]
+    return {
+        "frames_published": counts["published"],
+        "frames_received": counts["received"],
+        "frames_replaced": counts["replaced"],
+        "frames_lost": counts["published"] - counts["received"],
+        "frames_served": len(served),
+        "detections": sum(len(found.names) for found in run.recording.detections.values()),
+        "recall50": round(agreement.recall, 4),
+        "precision50": round(agreement.precision, 4),
+        "latency_ms_p50": round(float(np.percentile(latencies, 50)), 2),
+        "latency_ms_p95": round(float(np.percentile(latencies, 95)), 2),
+        "deadline_ms": run.deadline_ms,
+        "miss_percent": round(100 * (sum(f.missed for f in served) + unserved) / max(1, counts["published"]), 2),
+        "rungs_used": len({frame.depth for frame in served}),
+        "depth_before_load": thirds[0],
+        "depth_under_load": thirds[1],
+        "depth_after_load": thirds[2],
+        "configurations": dict(Counter(frame.depth for frame in served).most_common()),
+        "full_idle_ms": round(calibration.full_idle.p50, 2),
+        "base_idle_ms": round(calibration.base_idle.p50, 2),
+        "base_under_load_ms": round(calibration.base_loaded.p50, 2),
+        "full_under_load_ms": round(calibration.full_loaded.p50, 2),
+        "load": f"{len(os.sched_getaffinity(0))} busy processes of niceness {calibration.niceness}",
+        "score_threshold": options.score_threshold,
+        "seed": options.seed,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
+        f"ONNX Runtime {onnxruntime.__version__}",
+    }
+
+
+def agree(run: Run) -> Agreement:
+    """Detections of the served frames against the true boxes."""
+    total = Agreement()
+    for frame in run.recording.served:
+        found = run.recording.detections.get(frame.stamp_ns)
+        truth = run.recording.truth.get(frame.stamp_ns)
+        if found is not None and truth is not None:
+            objects, ignored = split_truth(truth)
+            compare(found, objects, ignored, total)
+    return total
+
+
+def depth_between(run: Run, start_s: float, end_s: float) -> float:
+    """Median share of stages on their full path, of the frames stamped between two times."""
+
+    def share(frame: ServedFrame) -> float:
+        return DepthConfig.parse(frame.depth, 99 if ".d" in frame.depth else 0).depth_fraction
+
+    shares = [share(frame) for frame in run.recording.served if start_s <= run.time_s(frame.stamp_ns) < end_s]
+    return round(statistics.median(shares), 3) if shares else 0.0
+
+
+def print_summary(summary: dict[str, Any], options: Options) -> None:
+    """The figures in words."""
+    print(
+        f"\n{summary['frames_served']} of {summary['frames_published']} frames served, "
+        f"{summary['frames_replaced']} replaced by newer ones, {summary['frames_lost']} lost\n"
+        f"latency p50 {summary['latency_ms_p50']} ms, p95 {summary['latency_ms_p95']} ms, "
+        f"deadline {summary['deadline_ms']} ms, {summary['miss_percent']} % late\n"
+        f"depth (share of stages at full): {summary['depth_before_load']} before the load, "
+        f"{summary['depth_under_load']} under it, {summary['depth_after_load']} after it\n"
+        f"recall {summary['recall50']:.2f}, precision {summary['precision50']:.2f} at IoU 0.5\n"
+        f"see {options.output}/demo.mp4, timeline.png, summary.json"
+    )
