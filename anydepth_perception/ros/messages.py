@@ -118,5 +118,9 @@ def _class_color(class_id: int, encoding: str) -> tuple[int, int, int]:
 
 
 def _put_text(canvas: np.ndarray, text: str, origin: tuple[int, int], color: tuple[int, int, int]) -> None:
-    for ink, thickness in (((0, 0, 0), 3), (color, 1)):
-        cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, thickness, cv2.LINE_AA)
+    if not text:
+        return
+    (width, height), descent = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+    x, y = origin
+    cv2.rectangle(canvas, (x - 1, y - height - 2), (x + width + 1, y + descent), (0, 0, 0), -1)
+    cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)

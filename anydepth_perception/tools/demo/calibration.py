@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anydepth_perception.tools.demo.children import DemoError
 from anydepth_perception.tools.demo.load import BusyProcesses
 from anydepth_perception.tools.demo.recorder import Recorder
 
 HEADROOM = 1.5
 """The deadline over the idle full-depth latency: room for the controller's margin."""
 
-NICENESS = (10, 7, 5, 4, 3, 2, 1, 0)
+LATE_HEADROOM = 1.1
+"""The deadline over the 90th percentile of base under the weakest load, where base would miss it otherwise."""
+
+NICENESS = (7, 4, 3, 2, 1, 0)
 """Loads to try, weakest first."""
 
-_FRAMES = 20
+_FRAMES = 15
 _SETTLE_FRAMES = 3
 
 
@@ -49,10 +51,7 @@ def calibrate(recorder: Recorder, say: Callable[[str], None]) -> Calibration:
 
     The deadline is `HEADROOM` times the idle latency at full depth. The load is the weakest one under which full
     depth misses that deadline in the median while base keeps it in 9 of 10 frames; where none does both, the
-    strongest one that base withstands.
-
-    Raises:
-        DemoError: not even the weakest load lets base meet the deadline.
+    strongest one that base withstands; and where base withstands none, the weakest one, with a deadline for it.
     """
     full_idle, base_idle = measure(recorder, "full"), measure(recorder, "base")
     deadline_ms = round(HEADROOM * full_idle.p50, 1)
@@ -63,16 +62,16 @@ def calibrate(recorder: Recorder, say: Callable[[str], None]) -> Calibration:
             base = measure(recorder, "base")
             full = measure(recorder, "full")
         say(f"load of niceness {niceness}: full {full}, base {base}")
-        if base.p90 > deadline_ms and chosen is not None:
-            break
         if base.p90 <= deadline_ms:
             chosen = Calibration(deadline_ms, niceness, full_idle, base_idle, base, full)
-            if full.p50 > deadline_ms:
-                break
-    if chosen is None:
-        raise DemoError(
-            f"base misses the deadline of {deadline_ms} ms under every load; is something else busy on this machine?"
-        )
+        elif chosen is None:
+            deadline_ms = round(LATE_HEADROOM * base.p90, 1)
+            chosen = Calibration(deadline_ms, niceness, full_idle, base_idle, base, full)
+        else:
+            break
+        if full.p50 > deadline_ms:
+            break
+    assert chosen is not None, "the first load is always taken"
     return chosen
 
 
