@@ -11,9 +11,13 @@ SHARE = f"share/{PACKAGE}"
 
 
 def shared_files(*folders: str) -> list[tuple[str, list[str]]]:
-    """List every file below the folders with the place under share/ it is installed to."""
+    """List every file below the folders with the place under share/ it is installed to.
+
+    Training weights stay behind: a robot runs the bundles that were exported from them.
+    """
     files = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.is_file())
-    return [(f"{SHARE}/{path.parent}", [str(path)]) for path in files if "__pycache__" not in path.parts]
+    wanted = [path for path in files if "__pycache__" not in path.parts and path.suffix != ".safetensors"]
+    return [(f"{SHARE}/{path.parent}", [str(path)]) for path in wanted]
 
 
 setup(

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig
+from training.model_card import model_card
 from training.models.folding import fold
 from training.models.yolo import HEAD_INPUTS, STAGE_INPUTS, AnyDepthYolo, TopDownStage, build_model
 from training.models.yolo_head import YoloHead
@@ -244,7 +245,6 @@ def main(arguments: list[str] | None = None) -> int:
         default=0,
         help="fill the accuracy table: AP on COUNT validation images for full, base and each single stage essential",
     )
-    parser.add_argument("--model-card", type=Path, help="a Markdown file to put into the bundle as MODEL_CARD.md")
     options = parser.parse_args(arguments)
     try:
         model, recipe, class_names, iterations = load_weights(options.weights)
@@ -257,12 +257,11 @@ def main(arguments: list[str] | None = None) -> int:
             "seed": recipe.seed,
             "commit": git_commit(),
         }
-        files = {"MODEL_CARD.md": options.model_card.read_bytes()} if options.model_card else {}
         manifest = manifest_of(name, recipe, class_names, gflops, provenance)
-        bundle = write_bundle(options.bundle, manifest, models, files)
+        bundle = write_bundle(options.bundle, manifest, models)
         if options.measure:
             manifest["accuracy"] = measure_accuracy(bundle, options.measure)
-            bundle = write_bundle(options.bundle, manifest, models, files)
+        bundle = write_bundle(options.bundle, manifest, models, {"MODEL_CARD.md": model_card(manifest).encode()})
     except (RecipeError, BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

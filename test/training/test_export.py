@@ -15,6 +15,7 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.export import export_segments, load_weights, main, manifest_of
+from training.model_card import model_card
 from training.models.yolo import AnyDepthYolo, build_model
 from training.recipe import Recipe, RecipeError
 from training.train import save_weights
@@ -92,3 +93,13 @@ def test_the_manifest_says_where_the_weights_came_from(bundle: Bundle) -> None:
     manifest = json.loads((Path(bundle.path) / "manifest.json").read_text())
     assert manifest["provenance"]["seed"] == 0
     assert manifest["stages"]["p4"] == {"essential": "p4.essential", "full": "p4.full"}
+
+
+def test_the_model_card_gives_classes_origin_and_accuracy(bundle: Bundle) -> None:
+    manifest = json.loads((Path(bundle.path) / "manifest.json").read_text())
+    assert "Not measured." in model_card(manifest)
+    manifest["accuracy"] = {"dataset": "val", "configurations": {"FFFF.FFFF": {"AP": 0.4, "AP50": 0.625}}}
+    card = model_card(manifest)
+    assert "Classes: a, b, c." in card
+    assert "| seed | 0 |" in card
+    assert "| FFFF.FFFF | 40.0 | 62.5 |" in card
