@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import subprocess
@@ -245,9 +246,14 @@ def main(arguments: list[str] | None = None) -> int:
         default=0,
         help="fill the accuracy table: AP on COUNT validation images for full, base and each single stage essential",
     )
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the input; the recipe's by default"
+    )
     options = parser.parse_args(arguments)
     try:
         model, recipe, class_names, iterations = load_weights(options.weights)
+        if options.image_size:
+            recipe = dataclasses.replace(recipe, image_size=tuple(options.image_size))
         models, gflops = export_segments(model, recipe.image_size)
         name = options.bundle.name.removesuffix(".anydepth")
         provenance = {

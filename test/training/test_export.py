@@ -103,3 +103,12 @@ def test_the_model_card_gives_classes_origin_and_accuracy(bundle: Bundle) -> Non
     assert "Classes: a, b, c." in card
     assert "| seed | 0 |" in card
     assert "| FFFF.FFFF | 40.0 | 62.5 |" in card
+
+
+def test_the_command_exports_at_the_size_it_is_asked_for(model: AnyDepthYolo, tmp_path: Path) -> None:
+    weights, path = tmp_path / "model.safetensors", tmp_path / "small.anydepth"
+    save_weights(model, weights, RECIPE, CLASS_NAMES, 7)
+    assert main([str(weights), str(path), "--image-size", "64", "96"]) == 0
+    assert Bundle.load(path).manifest.input.height == 64
+    assert Bundle.load(path).manifest.input.width == 96
+    assert main([str(weights), str(path), "--image-size", "60", "96"]) == 1
