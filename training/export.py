@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig
+from training.evaluate import NMS_IOU_THRESHOLD, evaluate_bundle
 from training.model_card import model_card
 from training.models.folding import fold
 from training.models.yolo import HEAD_INPUTS, STAGE_INPUTS, AnyDepthYolo, TopDownStage, build_model
@@ -189,7 +190,7 @@ def manifest_of(
         "stages": {stage: {path: f"{stage}.{path}" for path in (ESSENTIAL, FULL)} for stage in STAGES},
         "exits": {},
         "segments": {segment: {"gflops": round(value, 6)} for segment, value in gflops.items()},
-        "postprocess": {"nms": True, "iou_threshold": 0.7},
+        "postprocess": {"nms": True, "iou_threshold": NMS_IOU_THRESHOLD},
         "accuracy": accuracy or {"dataset": "none", "metric": "AP (COCO 0.50:0.95), in [0,1]", "configurations": {}},
         "provenance": provenance,
     }
@@ -280,8 +281,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure_accuracy(bundle: Bundle, count: int) -> dict[str, Any]:
     """The accuracy table of the manifest, measured on the first `count` images of the validation split."""
-    from training.evaluate import evaluate_bundle
-
     metrics = evaluate_bundle(bundle, single_stage_configs(), "val", count, progress=sys.stderr.isatty())
     return {
         "dataset": f"aisle val, {count} images",

@@ -1,0 +1,73 @@
+"""The bundle that ships: the weights beside it give its numbers, it is small, and it detects."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from anydepth_perception.aisle import CLASS_NAMES
+from anydepth_perception.backends import create_backend
+from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.preprocess import Preprocessor
+from training.data.aisle import render_image
+from training.evaluate import evaluate_bundle
+from training.export import load_weights, single_stage_configs
+from training.models.yolo import AnyDepthYolo
+
+NAME = "aisle-yolo-t"
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load(find_bundle(NAME))
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> AnyDepthYolo:
+    network, recipe, class_names, _ = load_weights(bundle.path.with_name(f"{NAME}.safetensors"))
+    assert tuple(class_names) == bundle.class_names == CLASS_NAMES
+    assert recipe.image_size == (bundle.manifest.input.height, bundle.manifest.input.width)
+    return network
+
+
+def configurations() -> list[DepthConfig]:
+    picks = random.Random(1)
+    mixtures = [DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES)) for _ in range(10)]
+    return [DepthConfig.full(), DepthConfig.base(), *mixtures]
+
+
+@pytest.mark.parametrize("config", configurations(), ids=str)
+def test_torch_and_the_bundle_agree_on_raw_outputs(bundle: Bundle, model: AnyDepthYolo, config: DepthConfig) -> None:
+    size = bundle.manifest.input
+    preprocess = Preprocessor(size.height, size.width)
+    preprocess(render_image("val", 0, (640, 480)).image)
+    boxes, logits = create_backend("onnxruntime").compile(bundle.compose(config)).run(preprocess.buffer)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(preprocess.buffer).permute(0, 3, 1, 2).float() / 255, config)
+    scale = np.array([size.width, size.height] * 2, np.float32)
+    assert np.abs(boxes - expected["boxes"].numpy() / scale).max() < 1e-4
+    assert np.abs(logits - expected["logits"].numpy()).max() < 1e-4
+
+
+def test_the_bundle_takes_at_most_15_megabytes(bundle: Bundle) -> None:
+    assert sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file()) <= 15e6
+
+
+def test_the_accuracy_table_rests_on_measurements(bundle: Bundle) -> None:
+    measured = bundle.manifest.accuracy.configurations
+    assert all(measured[config].measured for config in single_stage_configs())
+    assert bundle.average_precision(bundle.full) > bundle.average_precision(bundle.base) > 0.2
+
+
+def test_the_default_ladder_has_at_least_five_rungs(bundle: Bundle) -> None:
+    assert len(default_configs(bundle)) >= 5
+
+
+def test_it_detects_on_a_few_validation_images(bundle: Bundle) -> None:
+    metrics = evaluate_bundle(bundle, [bundle.full, bundle.base], "val", 16)
+    assert all(values["AP50"] > 0.45 for values in metrics.values())
