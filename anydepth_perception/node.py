@@ -43,6 +43,7 @@ class DetectorNode(LifecycleNode):
         self._problem = ""
         self._model: Model | None = None
         self._worker: Worker[Any] | None = None
+        self._left_behind = False
         self._cameras: list[Camera] = []
         self._frames: Any = None
         self._cpu_load = CpuLoad()
@@ -67,14 +68,15 @@ class DetectorNode(LifecycleNode):
             self.trigger_activate()
 
     def close(self) -> bool:
-        """Releases everything at the end of the process; False when the worker did not end in time."""
-        ended = self._worker is None or self._worker.close(_END_TIMEOUT_S)
-        if ended:  # else the worker may still want to publish
+        """Releases everything at the end of the process; False when a worker did not end in time."""
+        if self._worker is not None and not self._worker.close(_END_TIMEOUT_S):
+            self._left_behind = True
+        if not self._left_behind:  # else the worker may still want to publish
             for camera in self._cameras:
                 camera.close()
         self._cameras = []
         logging.getLogger("anydepth_perception").removeHandler(self._log_handler)
-        return ended
+        return not self._left_behind
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the bundle, builds the engines of the ladder and profiles them."""
@@ -130,12 +132,24 @@ class DetectorNode(LifecycleNode):
         settings = self._settings
         self._worker = Worker()
         self._model = self._worker.call(
-            lambda: load_model(settings, progress=self.get_logger().info), while_waiting=self._while_configuring
+            lambda: load_model(settings, progress=self._on_progress), while_waiting=self._while_configuring
         )
 
-    def _while_configuring(self) -> None:
-        if self._stop is not None and self._stop.requested:
+    @property
+    def _is_ending(self) -> bool:
+        return self._stop is not None and self._stop.requested
+
+    def _check_ending(self) -> None:
+        if self._is_ending:
             raise RuntimeError("the process was asked to end")
+
+    def _on_progress(self, text: str) -> None:
+        """Called in the worker thread between the steps of configure; gives up those that are left."""
+        self.get_logger().info(text)
+        self._check_ending()
+
+    def _while_configuring(self) -> None:
+        self._check_ending()
         if steady_s() - self._diagnosed_s >= _DIAGNOSTICS_PERIOD_S:
             self._publish_diagnostics()
 
@@ -170,8 +184,10 @@ class DetectorNode(LifecycleNode):
             self._frames = None
 
     def _release_model(self) -> None:
-        if self._worker is not None and not self._worker.close(_STOP_TIMEOUT_S):
-            self.get_logger().warning(f"the worker did not end within {_STOP_TIMEOUT_S:.0f} s and is left behind")
+        timeout_s = _END_TIMEOUT_S if self._is_ending else _STOP_TIMEOUT_S
+        if self._worker is not None and not self._worker.close(timeout_s):
+            self._left_behind = True
+            self.get_logger().warning(f"the worker did not end within {timeout_s:g} s and is left behind")
         self._worker = None
         self._model = None
 
