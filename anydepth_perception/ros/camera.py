@@ -88,10 +88,12 @@ class Camera:
         self._debug_image = node.create_publisher(Image, f"{prefix}debug_image", qos.DEBUG_IMAGE)
         self.publish_label_info(settings.score_threshold)
         compressed = settings.image_transport == "compressed"
+        # As in image_transport, whoever remaps the image topic gets the compressed one beside it.
+        image_topic = f"{node.resolve_topic_name(topic)}/compressed" if compressed else topic
         self._subscription = qos.create_image_subscription(
             node,
             CompressedImage if compressed else Image,
-            f"{topic}/compressed" if compressed else topic,
+            image_topic,
             self._on_image,
             self._image_qos,
             on_lost=lambda lost: self.statistics.count("lost", lost),

@@ -68,7 +68,7 @@ class CameraNode(Node):
         self._images = self.create_publisher(Image, options.topic, profile)
         self._compressed = None
         if options.compressed:
-            self._compressed = self.create_publisher(CompressedImage, f"{options.topic}/compressed", profile)
+            self._compressed = self.create_publisher(CompressedImage, f"{self._images.topic_name}/compressed", profile)
         self._truth = None
         if options.ground_truth:
             self._truth = self.create_publisher(Detection2DArray, "ground_truth", qos.DETECTIONS)
