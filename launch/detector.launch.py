@@ -15,13 +15,11 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from anydepth_perception.ros.parameters import DEFAULTS, TABLE, typed
+from anydepth_perception.ros.qos import PROFILE_VARIABLES
 
 PACKAGE = "anydepth_perception"
 PARAMETER_ARGUMENTS = ("image_topics", "image_transport", "model", "backend", "depth", "deadline_ms", "autostart")
 """Parameters that are launch arguments too; one left empty keeps what params_file says."""
-
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Read by Fast DDS: the first up to Jazzy, the second from Kilted on."""
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -41,9 +41,9 @@ def find_bundle(name_or_path: str | Path) -> Path:
 def _model_folders() -> list[Path]:
     folders = [Path(__file__).resolve().parents[2] / "models"]
     try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+        from ament_index_python.packages import get_package_share_directory
     except ImportError:
         return folders
-    with contextlib.suppress(PackageNotFoundError, LookupError, OSError):
+    with contextlib.suppress(LookupError, OSError):  # not in the index
         folders.append(Path(get_package_share_directory(PACKAGE)) / "models")
     return folders

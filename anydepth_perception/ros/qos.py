@@ -32,8 +32,10 @@ LATCHED = QoSProfile(
 DEBUG_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 FRAMES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Name the profile file for Fast DDS: the first up to Jazzy, the second from Kilted on."""
+
 _INFINITE_NS = 2**63 - 1
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 def image_qos(reliability: str, depth: int = 1) -> QoSProfile:
@@ -158,27 +160,26 @@ def create_publisher(
 
 
 def use_image_profile() -> None:
-    """Lets Fast DDS carry images in shared memory, unless the user has chosen a profile file or another middleware.
+    """Lets Fast DDS carry images in shared memory, unless the user has chosen a profile file.
 
     The default shared-memory segment of Fast DDS is smaller than one image, so that most images get lost without a
     word. Has to be called before `rclpy.init`.
     """
-    if any(variable in os.environ for variable in _PROFILE_VARIABLES):
+    if any(variable in os.environ for variable in PROFILE_VARIABLES):
         return
     path = image_profile_path()
     if path is not None:
-        for variable in _PROFILE_VARIABLES:  # the first up to Jazzy, the second from Kilted on
-            os.environ[variable] = str(path)
+        os.environ.update({variable: str(path) for variable in PROFILE_VARIABLES})
 
 
 def image_profile_path() -> Path | None:
     """The shipped `config/fastdds_images.xml`, of the source tree or of the installed package; None: not there."""
     candidates = [Path(__file__).resolve().parents[2]]
     try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+        from ament_index_python.packages import get_package_share_directory
 
         candidates.append(Path(get_package_share_directory("anydepth_perception")))
-    except (ImportError, LookupError, OSError, PackageNotFoundError):
+    except (ImportError, LookupError, OSError):  # no index, or not in it
         pass
     for folder in candidates:
         path = folder / "config" / "fastdds_images.xml"

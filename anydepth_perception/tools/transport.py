@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anydepth_perception.ros.qos import PROFILE_VARIABLES, image_qos
+
 TOPIC = "transport_bench/image"
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _MATCH_TIMEOUT_S = 20.0
 _DRAIN_S = 0.5
 
@@ -42,9 +43,9 @@ def measure_transport(
     Raises:
         TransportError: a process failed, or the two did not find each other.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _PROFILE_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
     if profile is not None:
-        environment.update({name: str(profile) for name in _PROFILE_VARIABLES})
+        environment.update({name: str(profile) for name in PROFILE_VARIABLES})
     command = [sys.executable, "-m", "anydepth_perception.tools.transport"]
     publish = [*command, "publish", str(width), str(height), str(rate_hz), str(frames)]
     limit_s = _MATCH_TIMEOUT_S + 4.0 * frames / rate_hz + 10.0
@@ -99,7 +100,6 @@ def _publish(width: int, height: int, rate_hz: float, frames: int) -> dict[str, 
     from sensor_msgs.msg import Image
 
     from anydepth_perception.ros.images import fill_image
-    from anydepth_perception.ros.qos import image_qos
 
     node = rclpy.create_node("transport_bench_publisher")
     publisher = node.create_publisher(Image, TOPIC, image_qos("best_effort"))
@@ -128,8 +128,6 @@ def _receive() -> dict[str, float | int | None]:
     import numpy as np
     import rclpy
     from sensor_msgs.msg import Image
-
-    from anydepth_perception.ros.qos import image_qos
 
     latencies_ms: list[float] = []
 

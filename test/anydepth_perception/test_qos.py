@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,8 @@ def test_image_profile_is_set_unless_the_user_chose_one(monkeypatch):
     monkeypatch.setenv(VARIABLES[0], "/chosen.xml")
     qos.use_image_profile()
     assert os.environ[VARIABLES[0]] == "/chosen.xml" and VARIABLES[1] not in os.environ
+
+
+def test_image_profile_is_found_without_an_ament_index(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ament_index_python.packages", None)  # an import of it fails
+    assert qos.image_profile_path() == Path(__file__).resolve().parents[2] / "config" / "fastdds_images.xml"
