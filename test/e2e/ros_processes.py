@@ -34,7 +34,8 @@ BOUND_S = 60.0
 END_BOUND_S = 2.0
 """Within what time every process has to end on SIGINT or SIGTERM."""
 
-RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+RELIABLE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
+"""Holds more messages than a test sends at once, so that a burst does not push any out before it is looked at."""
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
