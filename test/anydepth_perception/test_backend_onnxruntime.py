@@ -15,6 +15,7 @@ from anydepth_perception.backends import BACKENDS, BackendError, create_backend
 from anydepth_perception.backends.cpu import physical_core_count
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import Bundle
+from anydepth_perception.depth.load import process_memory_bytes
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,41 @@ def test_running_allocates_no_python_memory(model: onnx.ModelProto) -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 4096
     finally:
         tracemalloc.stop()
+
+
+def graph_with_large_intermediate(rows: int) -> onnx.ModelProto:
+    """A graph whose one intermediate tensor has `rows` x 192 floats."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Reshape", ["pixels", "row_shape"], ["row"]),
+        helper.make_node("Expand", ["row", "large_shape"], ["large"]),
+        helper.make_node("ReduceMax", ["large"], ["largest"], axes=[0], keepdims=0),
+        helper.make_node("Reshape", ["largest", "boxes_shape"], ["boxes"]),
+        helper.make_node("Neg", ["boxes"], ["logits"]),
+    ]
+    shapes = {"row_shape": [1, 192], "large_shape": [rows, 192], "boxes_shape": [1, 48, 4]}
+    graph = helper.make_graph(
+        nodes,
+        "large",
+        [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, [1, 8, 8, 3])],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 48, 4]) for name in ("boxes", "logits")],
+        [helper.make_tensor(name, onnx.TensorProto.INT64, [len(shape)], shape) for name, shape in shapes.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_engines_share_the_memory_of_their_intermediate_tensors() -> None:
+    intermediate_bytes = 64 << 20
+    backend = OnnxRuntimeBackend(threads=1)
+    graph = graph_with_large_intermediate(intermediate_bytes // (192 * 4))
+    engines = [backend.compile(graph) for _ in range(6)]
+    (image,) = images(1, size=8)
+    before = process_memory_bytes()
+    for engine in engines:
+        engine.run(image)
+    after = process_memory_bytes()
+    assert before is not None and after is not None
+    assert after - before < 3 * intermediate_bytes
 
 
 @pytest.mark.parametrize(
