@@ -28,16 +28,6 @@ class DetectionResult:
     inference_ms: float
     postprocess_ms: float
 
-    @property
-    def host_ms(self) -> float:
-        """Time on the host beside inference: pre- and post-processing, in milliseconds."""
-        return self.preprocess_ms + self.postprocess_ms
-
-    @property
-    def total_ms(self) -> float:
-        """Time of the whole call, in milliseconds."""
-        return self.host_ms + self.inference_ms
-
 
 class Detector:
     """One engine per depth configuration (`execution: whole`), compiled from one bundle.

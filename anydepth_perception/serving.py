@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.controller import AUTO, DepthController
+from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
 from anydepth_perception.depth.ladder import Ladder, default_configs
 from anydepth_perception.depth.profile import Profile, ProfileError, load_or_measure
 from anydepth_perception.detector import DetectionResult, Detector, ImageError
@@ -30,7 +30,7 @@ class Model:
 
     bundle: Bundle
     detector: Detector
-    controller: DepthController
+    controller: DepthPolicy
 
     @property
     def backend(self) -> str:

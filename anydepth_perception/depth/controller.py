@@ -15,7 +15,17 @@ AUTO = "auto"
 
 
 class DepthPolicy(Protocol):
-    """What the pipeline asks, once before and once after each frame."""
+    """What the node asks of whoever chooses the depth: once before and once after each frame, and for diagnostics."""
+
+    @property
+    def ladder(self) -> Ladder:
+        """The rungs to choose from."""
+        ...
+
+    @property
+    def state(self) -> ControllerState:
+        """What the policy believes now."""
+        ...
 
     def choose(self, budget_ms: float | None) -> Rung:
         """The rung to run with `budget_ms` left until the frame's deadline; None without a deadline."""
