@@ -64,13 +64,18 @@ def test_call_raises_what_the_task_raises(worker):
 
 
 def test_caller_can_give_up_waiting_for_a_task_that_hangs(worker):
-    release = threading.Event()
+    entered, release = threading.Event(), threading.Event()
+
+    def hang():
+        entered.set()
+        release.wait(BOUND_S)
 
     def give_up():
+        assert entered.wait(BOUND_S)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        worker.call(lambda: release.wait(BOUND_S), while_waiting=give_up, interval_s=0.01)
+        worker.call(hang, while_waiting=give_up, interval_s=0.01)
     assert worker.close(0.01) is False
     release.set()
 
