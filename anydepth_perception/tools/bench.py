@@ -21,6 +21,7 @@ from anydepth_perception.depth.controller import DepthController
 from anydepth_perception.depth.profile import fingerprint, measure_profile
 from anydepth_perception.detector import Detections, Detector
 from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail
+from anydepth_perception.tools.interrupt import interruptible
 
 DEFAULT_SECONDS = 60.0
 _MIN_ROUNDS = 5
@@ -35,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs all measurements, within about BENCH_SECONDS of the environment."""
     parser = argparse.ArgumentParser(prog="bench", description=f"{__doc__} BENCH_SECONDS bounds its time.")
     add_detector_options(parser)
-    options = parser.parse_args(arguments)
+    with interruptible():
+        _run(parser.parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> None:
     try:
         seconds = bench_seconds(os.environ.get("BENCH_SECONDS", ""))
         detector = build_detector(options)

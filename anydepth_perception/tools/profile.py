@@ -14,11 +14,16 @@ from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.depth.ladder import Ladder
 from anydepth_perception.depth.profile import Profile, ProfileError, default_path, measure_profile
 from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail, whole_number
+from anydepth_perception.tools.interrupt import interruptible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the tool; with `--json`, the last line of its output is JSON."""
-    options = _parse(arguments)
+    with interruptible():
+        _run(_parse(arguments))
+
+
+def _run(options: argparse.Namespace) -> None:
     try:
         detector = build_detector(options)
         width, height = options.image_size

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_perception.ros.qos import PROFILE_VARIABLES, image_qos
+from anydepth_perception.tools.interrupt import interruptible
 
 TOPIC = "transport_bench/image"
 _MATCH_TIMEOUT_S = 20.0
@@ -78,7 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     publish.add_argument("rate_hz", type=float)
     publish.add_argument("frames", type=int)
     roles.add_parser("receive")
-    options = parser.parse_args(arguments)
+    with interruptible():
+        _run(parser.parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> None:
     import rclpy
 
     rclpy.init()
