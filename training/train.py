@@ -179,6 +179,7 @@ def save_weights(
         "iteration": str(iteration),
     }
     save_file(tensors, path, metadata)
+    path.chmod(0o644)  # safetensors leaves the mode of a temporary file
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
