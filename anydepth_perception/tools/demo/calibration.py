@@ -10,8 +10,8 @@ import numpy as np
 from anydepth_perception.tools.demo.load import BusyProcesses
 from anydepth_perception.tools.demo.recorder import Recorder
 
-HEADROOM = 1.5
-"""The deadline over the idle full-depth latency: room for the controller's margin."""
+HEADROOM_P50, HEADROOM_P90 = 1.6, 1.4
+"""The deadline over the idle full-depth latency, median and 90th percentile: room for the controller's margin."""
 
 LATE_HEADROOM = 1.1
 """The deadline over the 90th percentile of base under the weakest load, where base would miss it otherwise."""
@@ -49,12 +49,12 @@ class Calibration:
 def calibrate(recorder: Recorder, say: Callable[[str], None]) -> Calibration:
     """Measures with the running camera and detector.
 
-    The deadline is `HEADROOM` times the idle latency at full depth. The load is the weakest one under which full
+    The deadline is the idle latency at full depth with headroom. The load is the weakest one under which full
     depth misses that deadline in the median while base keeps it in 9 of 10 frames; where none does both, the
     strongest one that base withstands; and where base withstands none, the weakest one, with a deadline for it.
     """
     full_idle, base_idle = measure(recorder, "full"), measure(recorder, "base")
-    deadline_ms = round(HEADROOM * full_idle.p50, 1)
+    deadline_ms = round(max(HEADROOM_P50 * full_idle.p50, HEADROOM_P90 * full_idle.p90), 1)
     say(f"idle: full {full_idle}, base {base_idle}; deadline {deadline_ms} ms")
     chosen: Calibration | None = None
     for niceness in NICENESS:
