@@ -103,6 +103,8 @@ def training_batches(recipe: Recipe, start: int) -> Iterator[tuple[Tensor, Targe
         num_workers=recipe.workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
+        # A forked worker would inherit the locks of OpenCV's and PyTorch's threads, but not the threads.
+        multiprocessing_context="spawn" if recipe.workers else None,
         prefetch_factor=4 if recipe.workers else None,
     )
     for images, targets in loader:
