@@ -62,12 +62,17 @@ def test_running_allocates_no_python_memory(model: onnx.ModelProto) -> None:
     image = images(1)[0]
     for _ in range(3):
         engine.run(image)
+
+    def growth_bytes(runs: int) -> int:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(runs):
+            engine.run(image)
+        return tracemalloc.get_traced_memory()[0] - before
+
     tracemalloc.start()
     try:
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(50):
-            engine.run(image)
-        assert tracemalloc.get_traced_memory()[0] - before < 4096
+        # Other threads of the test process allocate now and then; a run that keeps memory grows every time.
+        assert min(growth_bytes(runs=50) for _ in range(5)) < 4096
     finally:
         tracemalloc.stop()
 
