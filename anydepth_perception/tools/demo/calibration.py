@@ -50,7 +50,7 @@ def calibrate(recorder: Recorder, say: Callable[[str], None]) -> Calibration:
     """Measures with the running camera and detector.
 
     The deadline is the idle latency at full depth with headroom. The load is the weakest one under which full
-    depth misses that deadline in the median while base keeps it in 9 of 10 frames; where none does both, the
+    depth misses that deadline in more than 1 of 10 frames while base keeps it in 9 of 10; where none does both, the
     strongest one that base withstands; and where base withstands none, the weakest one, with a deadline for it.
     """
     full_idle, base_idle = measure(recorder, "full"), measure(recorder, "base")
@@ -69,7 +69,7 @@ def calibrate(recorder: Recorder, say: Callable[[str], None]) -> Calibration:
             chosen = Calibration(deadline_ms, niceness, full_idle, base_idle, base, full)
         else:
             break
-        if full.p50 > deadline_ms:
+        if full.p90 > deadline_ms:
             break
     assert chosen is not None, "the first load is always taken"
     return chosen
