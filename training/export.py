@@ -275,7 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
     size = sum(file.stat().st_size for file in options.bundle.rglob("*") if file.is_file())
     print(f"wrote {options.bundle}: {len(models)} segments, {size / 1e6:.1f} MB")
     for config in (bundle.full, bundle.base):
-        print(f"  {config}: {bundle.gflops(config):.3f} GFLOPs, AP {bundle.average_precision(config):.3f}")
+        accuracy = f", AP {bundle.average_precision(config):.3f}" if bundle.has_accuracy else ""
+        print(f"  {config}: {bundle.gflops(config):.3f} GFLOPs{accuracy}")
     return 0
 
 
