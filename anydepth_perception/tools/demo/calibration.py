@@ -10,7 +10,7 @@ import numpy as np
 from anydepth_perception.tools.demo.load import BusyProcesses
 from anydepth_perception.tools.demo.recorder import Recorder
 
-HEADROOM_P50, HEADROOM_P90 = 1.6, 1.4
+HEADROOM_P50, HEADROOM_P90 = 1.75, 1.5
 """The deadline over the idle full-depth latency, median and 90th percentile: room for the controller's margin."""
 
 LATE_HEADROOM = 1.1
