@@ -24,7 +24,7 @@ from anydepth_perception.detector import Detections, Detector
 from anydepth_perception.postprocess import Postprocessor
 from anydepth_perception.preprocess import Preprocessor
 from training.data.aisle import SPLITS, coco_instances, render_image
-from training.models.yolo import AnyDepthYolo
+from training.models.detector import AnyDepthDetector
 
 SCORE_THRESHOLD = 0.001
 MAX_DETECTIONS = 100
@@ -105,7 +105,7 @@ def evaluate_bundle(
 
 
 def evaluate_model(
-    model: AnyDepthYolo, configs: Sequence[DepthConfig], split: str, count: int, image_size: tuple[int, int]
+    model: AnyDepthDetector, configs: Sequence[DepthConfig], split: str, count: int, image_size: tuple[int, int]
 ) -> dict[str, dict[str, float]]:
     """COCO metrics of a network in PyTorch, with the pre- and post-processing of the run time."""
     preprocess = Preprocessor(*image_size)

@@ -27,7 +27,7 @@ from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfi
 from training.evaluate import NMS_IOU_THRESHOLD, evaluate_bundle
 from training.model_card import model_card
 from training.models.folding import fold
-from training.models.yolo import HEAD_INPUTS, STAGE_INPUTS, AnyDepthYolo, TopDownStage, build_model
+from training.models.yolo import HEAD_INPUTS, STAGE_INPUTS, AnyDepthYolo, TopDownStage
 from training.models.yolo_head import YoloHead
 from training.recipe import Recipe, RecipeError, from_dict
 
@@ -211,7 +211,7 @@ def load_weights(path: Path) -> tuple[AnyDepthYolo, Recipe, list[str], int]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         recipe: Recipe = from_dict(Recipe, json.loads(metadata["recipe"]), str(path))
         class_names = json.loads(metadata["class_names"])
-        model = build_model(recipe.model, len(class_names), fine=recipe.fine, any_depth=recipe.any_depth)
+        model = recipe.build_model(len(class_names))
         model.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise RecipeError(f"{path} is no weights file of training.train: {error}") from error

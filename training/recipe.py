@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from training.models.build import build_model
+from training.models.detector import AnyDepthDetector
+from training.models.fine import FineSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -76,6 +81,7 @@ class Recipe:
     Attributes:
         model: a name that `build_model` knows.
         fine: FINE in the neck.
+        fine_settings: what kind of FINE; the paper's by default.
         any_depth: train super-net and base-net together; False trains the plain baseline.
         image_size: (height, width) of the network's input, multiples of 32.
         small_image_size: the size of the first `small_iterations`, which costs less (progressive resizing).
@@ -92,6 +98,7 @@ class Recipe:
 
     model: str
     fine: bool = True
+    fine_settings: FineSettings = field(default_factory=FineSettings)
     any_depth: bool = True
     image_size: tuple[int, int] = (320, 320)
     small_image_size: tuple[int, int] = (320, 320)
@@ -119,6 +126,11 @@ class Recipe:
         for name in ("iterations", "batch_size", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def build_model(self, num_classes: int) -> AnyDepthDetector:
+        """The detector that this recipe trains, with random weights."""
+        fine = self.fine_settings if self.fine else None
+        return build_model(self.model, num_classes, fine=fine, any_depth=self.any_depth)
 
     def image_size_at(self, iteration: int) -> tuple[int, int]:
         """(height, width) of the images of one iteration."""
@@ -159,12 +171,12 @@ def from_dict(cls: type[Any], values: Any, where: str) -> Any:
     """Builds the frozen dataclass `cls` from plain values, checking every key and type."""
     if not isinstance(values, dict):
         raise RecipeError(f"{where}: expected a mapping, got {values!r}")
-    types = typing.get_type_hints(cls)
-    unknown = set(values) - set(types)
+    kinds = typing.get_type_hints(cls)
+    unknown = set(values) - set(kinds)
     if unknown:
-        raise RecipeError(f"{where}: unknown key {sorted(unknown)[0]!r}; accepted are {', '.join(sorted(types))}")
+        raise RecipeError(f"{where}: unknown key {sorted(unknown)[0]!r}; accepted are {', '.join(sorted(kinds))}")
     try:
-        return cls(**{key: _convert(types[key], value, f"{where}: {key}") for key, value in values.items()})
+        return cls(**{key: _convert(kinds[key], value, f"{where}: {key}") for key, value in values.items()})
     except TypeError as error:
         raise RecipeError(f"{where}: {error}") from error
 
@@ -173,6 +185,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         assert isinstance(kind, type)
         return from_dict(kind, value, where)
+    if isinstance(kind, types.UnionType):
+        (kind,) = (other for other in typing.get_args(kind) if other is not type(None))
+        return None if value is None else _convert(kind, value, where)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             raise RecipeError(f"{where} must be a list, got {value!r}")

@@ -26,7 +26,6 @@ from training.evaluate import evaluate_model
 from training.losses.assigner import TaskAlignedAssigner
 from training.losses.targets import Targets
 from training.losses.yolo import YoloLoss
-from training.models.yolo import AnyDepthYolo, build_model
 from training.recipe import OptimizerSettings, Recipe, RecipeError, load_recipe
 
 
@@ -56,9 +55,7 @@ class Trainer:
         self.recipe = recipe
         self.folder = folder
         self.iteration = 0
-        self.model: AnyDepthYolo = build_model(
-            recipe.model, len(CLASS_NAMES), fine=recipe.fine, any_depth=recipe.any_depth
-        )
+        self.model = recipe.build_model(len(CLASS_NAMES))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
         self.optimizer = torch.optim.AdamW(
@@ -90,7 +87,7 @@ class Trainer:
         log: dict[str, float] = {}
         passes = {"super": (DepthConfig.full(), 1.0)}
         if self.recipe.any_depth:
-            passes["base"] = (DepthConfig.base(), self.recipe.loss.base_weight)
+            passes["base"] = (self.model.base_config(), self.recipe.loss.base_weight)
         for name, (config, weight) in passes.items():
             terms = self.criterion(self.model(images, config), targets)
             loss = torch.stack(list(terms.values())).sum() * weight
@@ -139,7 +136,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """AP and AP50 of super-net and base-net, moving-average weights, on the first validation images."""
-        configs = [DepthConfig.full()] + ([DepthConfig.base()] if self.recipe.any_depth else [])
+        configs = list(dict.fromkeys((self.model.full_config(), self.model.base_config())))
         metrics = evaluate_model(
             self.ema.model, configs, "val", self.recipe.validation_images, self.recipe.image_size
         )

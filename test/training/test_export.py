@@ -16,7 +16,8 @@ from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.export import export_segments, load_weights, main, manifest_of
 from training.model_card import model_card
-from training.models.yolo import AnyDepthYolo, build_model
+from training.models.build import build_model
+from training.models.yolo import AnyDepthYolo
 from training.recipe import Recipe, RecipeError
 from training.train import save_weights
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.models.fine import FINE, pool_tokens
+from training.models.fine import FINE, FineSettings, pool_tokens
 
 
 def test_fine_is_the_identity_at_initialisation() -> None:
@@ -19,7 +19,7 @@ def test_fine_is_the_identity_at_initialisation() -> None:
 @pytest.mark.parametrize("ffn_ratio", [0, 2])
 def test_fine_equals_attention_by_hand(ffn_ratio: int) -> None:
     torch.manual_seed(0)
-    fine = FINE(32, stride_ratio=1, pool=1, ffn_ratio=ffn_ratio).double()
+    fine = FINE(32, FineSettings(stride_ratio=1, ffn_ratio=ffn_ratio), pool=1).double()
     for parameter in fine.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     low, high = torch.randn(1, 32, 3, 4).double(), torch.randn(1, 32, 3, 4).double()
@@ -73,4 +73,4 @@ def test_odd_sizes_keep_the_shape_of_the_low_level() -> None:
 
 def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="32 channels cannot have 5 heads"):
-        FINE(32, num_heads=5)
+        FINE(32, FineSettings(num_heads=5))

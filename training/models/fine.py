@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class FineSettings:
+    """Settings of FINE, the paper's by default; every other value is one of its ablations.
+
+    Attributes:
+        stride_ratio: r, by which the low level's kernel exceeds the high level's.
+        pools: k, the kernel on the high level, at the fusions P5 -> P4 and P4 -> P3.
+        num_heads: attention heads; C/16 if None.
+        ffn_ratio: hidden width of the feed-forward part over C; 0 for none.
+    """
+
+    stride_ratio: int = 2
+    pools: tuple[int, int] = (1, 2)
+    num_heads: int | None = None
+    ffn_ratio: int = 2
 
 
 def pool_tokens(x: Tensor, kernel: int) -> Tensor:
@@ -27,21 +46,18 @@ class FINE(nn.Module):
 
     Args:
         channels: C, of both inputs; a multiple of 16.
-        stride_ratio: r, the stride of the high level over that of the low level.
+        settings: see `FineSettings`.
         pool: k, the down-sampling of the high level.
-        num_heads: attention heads; C/16 if not given.
-        ffn_ratio: hidden width of the feed-forward part over C; 0 for none.
     """
 
-    def __init__(
-        self, channels: int, *, stride_ratio: int = 2, pool: int = 1, num_heads: int | None = None, ffn_ratio: int = 2
-    ) -> None:
+    def __init__(self, channels: int, settings: FineSettings = FineSettings(), *, pool: int = 1) -> None:
         super().__init__()
-        self.num_heads = num_heads or channels // 16
+        ffn_ratio = settings.ffn_ratio
+        self.num_heads = settings.num_heads or channels // 16
         if self.num_heads < 1 or channels % self.num_heads:
             raise ValueError(f"FINE with {channels} channels cannot have {self.num_heads} heads")
         self.high_pool = pool
-        self.low_pool = stride_ratio * pool
+        self.low_pool = settings.stride_ratio * pool
         self.low_norm = nn.LayerNorm(channels)
         self.high_norm = nn.LayerNorm(channels)
         self.query = nn.Linear(channels, channels)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.models.fine import FINE, upsample_to
+from training.models.detector import AnyDepthDetector
+from training.models.fine import FINE, FineSettings, upsample_to
 from training.models.stage import AggregatedStage, num_essential_blocks
 from training.models.yolo_blocks import (
     BATCH_NORM,
@@ -105,6 +106,11 @@ class BackboneStage(nn.Module):
         self.downsample = downsample
         self.stage = stage
 
+    @property
+    def skippable(self) -> bool:
+        """Whether the full path has any block that the essential path leaves out."""
+        return self.stage.skippable
+
     def forward(self, x: Tensor, path: str) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, H/2, W/2] (same size where there is no strided convolution)."""
         return self.stage(self.downsample(x), path)
@@ -113,13 +119,20 @@ class BackboneStage(nn.Module):
 class TopDownStage(nn.Module):
     """FINE on the lower level, concatenation with the up-sampled higher level, aggregated stage."""
 
-    def __init__(self, high_channels: int, low_channels: int, stage: AggregatedStage, fine_pool: int | None) -> None:
+    def __init__(
+        self, high_channels: int, low_channels: int, stage: AggregatedStage, fine: FineSettings | None, *, pool: int
+    ) -> None:
         super().__init__()
         self.fine: FINE | None = None
-        if fine_pool is not None:
+        if fine is not None:
             self.high_projection = nn.Conv2d(high_channels, low_channels, 1)
-            self.fine = FINE(low_channels, pool=fine_pool)
+            self.fine = FINE(low_channels, fine, pool=pool)
         self.stage = stage
+
+    @property
+    def skippable(self) -> bool:
+        """Whether the full path has any block that the essential path leaves out."""
+        return self.stage.skippable
 
     def forward(self, high: Tensor, low: Tensor, path: str) -> Tensor:
         """`high` [B, C_high, H, W] and `low` [B, C_low, 2H, 2W] -> [B, C_out, 2H, 2W]."""
@@ -142,6 +155,11 @@ class BottomUpStage(nn.Module):
         self.downsample = downsample
         self.stage = stage
 
+    @property
+    def skippable(self) -> bool:
+        """Whether the full path has any block that the essential path leaves out."""
+        return self.stage.skippable
+
     def forward(self, low: Tensor, high: Tensor, path: str) -> Tensor:
         """`low` [B, C_low, 2H, 2W] and `high` [B, C_high, H, W] -> [B, C_out, H, W]."""
         return self.stage(torch.cat([self.downsample(low), high], dim=1), path)
@@ -162,27 +180,26 @@ STAGE_INPUTS = {
 HEAD_INPUTS = ("fpn_p3", "pan_p4", "pan_p5")
 
 
-class AnyDepthYolo(nn.Module):
+class AnyDepthYolo(AnyDepthDetector):
     """The detector: stem, eight stages of `STAGES`, head.
 
     Args:
         size: a key of `SIZES`: t, n, s, m, l or x.
         num_classes: classes of the head.
-        fine: FINE at the two top-down fusions.
+        fine: settings of FINE at the two top-down fusions; None leaves it out.
         any_depth: essential paths with their own batch norms and aggregators; False is the plain baseline.
     """
 
-    num_exits = 0
+    stage_inputs = STAGE_INPUTS
 
-    def __init__(self, size: str, num_classes: int, *, fine: bool = True, any_depth: bool = True) -> None:
-        super().__init__()
-        if size not in SIZES:
-            raise ValueError(f"unknown YOLO size {size!r}; accepted are {', '.join(SIZES)}")
+    def __init__(
+        self, size: str, num_classes: int, *, fine: FineSettings | None = FineSettings(), any_depth: bool = True
+    ) -> None:
+        super().__init__(f"yolo-{size}", num_classes, num_exits=0, any_depth=any_depth)
         s = SIZES[size]
         c128, c256, c512, c1024 = (s.channels(base) for base in (128, 256, 512, 1024))
         two, four = s.repeats(2), s.repeats(4)
         depth = {"any_depth": any_depth}
-        self.any_depth = any_depth
         self.stem = Stem(s)
         self.stages = nn.ModuleDict(
             {
@@ -196,13 +213,15 @@ class AnyDepthYolo(nn.Module):
                     c1024,
                     c512,
                     a2c2f(c1024 + c512, c512, two, size=s, area=None, **depth),
-                    fine_pool=1 if fine else None,
+                    fine,
+                    pool=fine.pools[0] if fine else 1,
                 ),
                 "fpn_p3": TopDownStage(
                     c512,
                     c512,
                     a2c2f(c512 + c512, c256, two, size=s, area=None, **depth),
-                    fine_pool=2 if fine else None,
+                    fine,
+                    pool=fine.pools[1] if fine else 1,
                 ),
                 "pan_p4": BottomUpStage(
                     conv(c256, c256, 3, 2), a2c2f(c256 + c512, c512, two, size=s, area=None, **depth)
@@ -223,29 +242,16 @@ class AnyDepthYolo(nn.Module):
         return maps
 
     def forward(self, images: Tensor, config: DepthConfig | None = None) -> dict[str, Tensor]:
-        """Detects in images [B, 3, H, W], RGB in [0, 1], sides multiples of 32; returns what `YoloHead` does.
+        """Detects in images [B, 3, H, W], RGB in [0, 1], sides of 32 pixels or more; returns what `YoloHead` does.
 
         `config` is the super-net if not given.
 
         Raises:
-            ValueError: an image side that is no multiple of 32; a shallower configuration of a plain baseline.
+            DepthConfigError: a configuration that this detector does not have.
+            ValueError: an image smaller than one cell of the coarsest level.
         """
-        config = config or DepthConfig.full()
-        if images.shape[2] % 32 or images.shape[3] % 32:
-            raise ValueError(f"image size {tuple(images.shape[2:])} must be a multiple of 32")
-        if not self.any_depth and config != DepthConfig.full():
-            raise ValueError(f"a static network has only its full depth; {config} needs any_depth=True")
+        config = config or self.full_config()
+        self.check_images(images)
+        self.check_config(config)
         maps = self.features(images, config)
         return self.head([maps[name] for name in HEAD_INPUTS])
-
-
-def build_model(name: str, num_classes: int, *, fine: bool = True, any_depth: bool = True) -> AnyDepthYolo:
-    """Builds the detector of a name like `yolo-t`.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    family, _, size = name.partition("-")
-    if family != "yolo" or size not in SIZES:
-        raise ValueError(f"unknown model {name!r}; accepted are {', '.join(f'yolo-{key}' for key in SIZES)}")
-    return AnyDepthYolo(size, num_classes, fine=fine, any_depth=any_depth)

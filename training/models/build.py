@@ -1,0 +1,29 @@
+"""Builds a detector of either family by its name."""
+
+from __future__ import annotations
+
+from training.models.detector import AnyDepthDetector
+from training.models.fine import FineSettings
+from training.models.yolo import AnyDepthYolo
+from training.models.yolo_blocks import SIZES as YOLO_SIZES
+
+MODEL_NAMES = tuple(f"yolo-{size}" for size in YOLO_SIZES)
+
+
+def build_model(
+    name: str, num_classes: int, *, fine: FineSettings | None = FineSettings(), any_depth: bool = True
+) -> AnyDepthDetector:
+    """Builds the detector of a name like `yolo-t` or `detr-r50`, with random weights.
+
+    Args:
+        name: one of `MODEL_NAMES`.
+        num_classes: classes of the head.
+        fine: settings of FINE in the neck; None leaves it out.
+        any_depth: essential paths with their own batch norms and aggregators; False is the plain baseline.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in MODEL_NAMES:
+        raise ValueError(f"unknown model {name!r}; accepted are {', '.join(MODEL_NAMES)}")
+    return AnyDepthYolo(name.removeprefix("yolo-"), num_classes, fine=fine, any_depth=any_depth)
