@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from training.models.detector import AnyDepthDetector
+from training.models.detr import SIZES as DETR_SIZES
+from training.models.detr import AnyDepthDetr
 from training.models.fine import FineSettings
 from training.models.yolo import AnyDepthYolo
 from training.models.yolo_blocks import SIZES as YOLO_SIZES
 
-MODEL_NAMES = tuple(f"yolo-{size}" for size in YOLO_SIZES)
+MODEL_NAMES = (*(f"detr-{size}" for size in DETR_SIZES), *(f"yolo-{size}" for size in YOLO_SIZES))
 
 
 def build_model(
@@ -26,4 +28,7 @@ def build_model(
     """
     if name not in MODEL_NAMES:
         raise ValueError(f"unknown model {name!r}; accepted are {', '.join(MODEL_NAMES)}")
-    return AnyDepthYolo(name.removeprefix("yolo-"), num_classes, fine=fine, any_depth=any_depth)
+    family, _, size = name.partition("-")
+    if family == "yolo":
+        return AnyDepthYolo(size, num_classes, fine=fine, any_depth=any_depth)
+    return AnyDepthDetr(size, num_classes, fine=fine, any_depth=any_depth)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from anydepth_perception.depth.config import FULL
-from training.models.batchnorm import SwitchableBatchNorm2d
+from training.models.batchnorm import SwitchableBatchNorm2d, batch_norm
 
 
 class ConvNorm(nn.Module):
     """Bias-free convolution, batch norm and an optional activation.
 
     Padding keeps the size at stride 1. With `switchable`, the norm is a `SwitchableBatchNorm2d`
-    and the path given to `forward` chooses its half; otherwise the path is ignored.
+    and the path given to `forward` chooses its half; otherwise the path is ignored. With `frozen`,
+    training leaves the norm (of the full path) alone.
     Shapes: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)] for odd kernels.
     """
 
@@ -26,6 +27,7 @@ class ConvNorm(nn.Module):
         groups: int = 1,
         activation: nn.Module | None = None,
         switchable: bool = False,
+        frozen: bool = False,
         eps: float = 1e-5,
         momentum: float = 0.1,
     ) -> None:
@@ -33,11 +35,7 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups, bias=False
         )
-        self.norm: nn.BatchNorm2d | SwitchableBatchNorm2d
-        if switchable:
-            self.norm = SwitchableBatchNorm2d(out_channels, eps=eps, momentum=momentum)
-        else:
-            self.norm = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
+        self.norm = batch_norm(out_channels, switchable=switchable, frozen=frozen, eps=eps, momentum=momentum)
         self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor, path: str = FULL) -> Tensor:
