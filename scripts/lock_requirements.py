@@ -12,6 +12,9 @@ RESOLVER = "uv==0.13.8"
 LOCKS = ("runtime", "ros", "training", "development")
 """In this order, as each lock constrains the ones after it."""
 
+OTHER_PLATFORMS = ("sys_platform == 'win32'", "sys_platform == 'emscripten'")
+"""Markers of lines that serve no machine this project runs on."""
+
 TORCH = "torch==2.13.0"
 """Left to no resolver: the index's metadata for it can ask for gigabytes of GPU libraries."""
 
@@ -23,7 +26,7 @@ def lock(resolver: Path, name: str, earlier: list[str]) -> None:
     command = [str(resolver), "pip", "compile", "--quiet", "--universal", "--python-version", "3.10", "--upgrade"]
     command += ["--no-python-downloads", "--no-header", "--no-annotate", *constraints, str(REQUIREMENTS / f"{name}.in")]
     resolved = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    lines = [line for line in resolved if "sys_platform == 'win32'" not in line]
+    lines = [line for line in resolved if not any(marker in line for marker in OTHER_PLATFORMS)]
     if name == "training":
         lines.insert(0, TORCH)
     target.write_text("\n".join([f"# Made by `make lock` from {name}.in.", *lines]) + "\n")
