@@ -88,17 +88,18 @@ class CspRepStage(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, expansion: float, any_depth: bool) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
+        self.num_essential = NUM_ESSENTIAL
         self.conv1 = silu_conv(in_channels, hidden)
         self.conv2 = silu_conv(in_channels, hidden)
         self.blocks = nn.ModuleList(
-            RepVggBlock(hidden, switchable=any_depth and i < NUM_ESSENTIAL) for i in range(NUM_BLOCKS)
+            RepVggBlock(hidden, switchable=any_depth and i < self.num_essential) for i in range(NUM_BLOCKS)
         )
         self.conv3 = silu_conv(hidden, out_channels) if hidden != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, path: str) -> Tensor:
         """Runs one path, `full` or `essential`."""
         y = self.conv1(x)
-        for block in self.blocks[: NUM_ESSENTIAL if path == ESSENTIAL else NUM_BLOCKS]:
+        for block in self.blocks[: self.num_essential if path == ESSENTIAL else len(self.blocks)]:
             y = block(y, path)
         return self.conv3(y + self.conv2(x))
 
