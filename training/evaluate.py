@@ -25,6 +25,7 @@ from anydepth_perception.postprocess import Postprocessor
 from anydepth_perception.preprocess import Preprocessor
 from training.data.aisle import SPLITS, coco_instances, render_image
 from training.models.detector import AnyDepthDetector
+from training.recipe import Recipe
 
 SCORE_THRESHOLD = 0.001
 MAX_DETECTIONS = 100
@@ -105,12 +106,12 @@ def evaluate_bundle(
 
 
 def evaluate_model(
-    model: AnyDepthDetector, configs: Sequence[DepthConfig], split: str, count: int, image_size: tuple[int, int]
+    model: AnyDepthDetector, configs: Sequence[DepthConfig], split: str, count: int, recipe: Recipe
 ) -> dict[str, dict[str, float]]:
     """COCO metrics of a network in PyTorch, with the pre- and post-processing of the run time."""
-    preprocess = Preprocessor(*image_size)
-    postprocess = Postprocessor(nms=True, iou_threshold=NMS_IOU_THRESHOLD, multi_label=True)
-    scale = torch.tensor([image_size[1], image_size[0]] * 2, dtype=torch.float32)
+    preprocess = Preprocessor(*recipe.image_size, resize=recipe.resize)
+    postprocess = Postprocessor(nms=model.num_exits == 0, iou_threshold=NMS_IOU_THRESHOLD, multi_label=True)
+    scale = torch.tensor([*reversed(recipe.image_size)] * 2, dtype=torch.float32)
     training = model.training
     model.eval()
 

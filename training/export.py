@@ -1,4 +1,4 @@
-"""Exports trained weights to a bundle: one ONNX segment per stage and path, and the manifest."""
+"""Exports a weights file to a bundle: one ONNX segment per stage and path, and the manifest."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxslim
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,66 +22,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig
 from training.evaluate import NMS_IOU_THRESHOLD, evaluate_bundle
-from training.model_card import model_card
-from training.models.folding import fold
-from training.models.yolo import HEAD_INPUTS, STAGE_INPUTS, AnyDepthYolo, TopDownStage
-from training.models.yolo_head import YoloHead
-from training.recipe import Recipe, RecipeError, from_dict
+from training.model_card import AISLE_DATASET, model_card
+from training.models.detector import AnyDepthDetector
+from training.recipe import Recipe, RecipeError
+from training.segments import exit_segments, pipeline, segment_modules, stage_segments
+from training.weights import Weights, load_weights
+
+PAD_VALUE = 114
+"""Grey of the borders of a letterboxed image, as in training."""
 
 OPSET = 17
 """Reads everywhere from ONNX Runtime 1.12 and TensorRT 8.5 on."""
-
-
-class ImageStem(nn.Module):
-    """uint8 [1, H, W, 3] RGB -> the stem's output: cast, scale and transposition done in the network."""
-
-    def __init__(self, stem: nn.Module) -> None:
-        super().__init__()
-        self.stem = stem
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scales to [0, 1], moves the channels first, runs the stem."""
-        return self.stem(images.permute(0, 3, 1, 2).to(torch.float32) / 255)
-
-
-class StageOnPath(nn.Module):
-    """A stage bound to one path, its feature maps as positional arguments; FINE is a segment of its own."""
-
-    def __init__(self, stage: nn.Module, path: str) -> None:
-        super().__init__()
-        self.stage = fold(stage, path)
-        self.path = path
-
-    def forward(self, *maps: Tensor) -> Tensor:
-        """Runs the stage on its path."""
-        run = self.stage.fuse if isinstance(self.stage, TopDownStage) else self.stage
-        return run(*maps, path=self.path)
-
-
-class Alignment(nn.Module):
-    """FINE of a top-down stage: the same on both paths, so exported once."""
-
-    def __init__(self, stage: TopDownStage) -> None:
-        super().__init__()
-        self.stage = stage
-
-    def forward(self, high: Tensor, low: Tensor) -> Tensor:
-        """Refines `low` under the guidance of `high`."""
-        return self.stage.align(high, low)
-
-
-class RawOutputs(nn.Module):
-    """The head's raw outputs: boxes [1, N, 4] xyxy in [0, 1] of the input, logits [1, N, C]."""
-
-    def __init__(self, head: YoloHead, height: int, width: int) -> None:
-        super().__init__()
-        self.head = fold(head, FULL)
-        self.register_buffer("scale", torch.tensor([width, height, width, height], dtype=torch.float32))
-
-    def forward(self, *features: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicts from P3, P4, P5."""
-        outputs = self.head(features)
-        return outputs["boxes"] / self.scale, outputs["logits"]
 
 
 def export_segment(
@@ -133,98 +81,74 @@ def _prefix_names(graph: onnx.GraphProto, prefix: str, keep: set[str]) -> None:
 
 
 def export_segments(
-    model: AnyDepthYolo, image_size: tuple[int, int]
+    model: AnyDepthDetector, image_size: tuple[int, int]
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, float]]:
-    """Every segment of a detector at `image_size` (height, width), and the GFLOPs of each."""
-    height, width = image_size
+    """Every segment of a detector at `image_size` (height, width), in execution order, and the GFLOPs of each."""
     models: dict[str, onnx.ModelProto] = {}
     gflops: dict[str, float] = {}
-    images = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    maps: dict[str, Tensor] = {"images": images}
-
-    def add(module: nn.Module, name: str, sources: tuple[str, ...], outputs: list[str]) -> None:
-        models[name], values, gflops[name] = export_segment(
-            module, name, {source: maps[source] for source in sources}, outputs
+    maps: dict[str, Tensor] = {"images": torch.zeros(1, *image_size, 3, dtype=torch.uint8)}
+    for segment in segment_modules(model, image_size):
+        models[segment.name], values, gflops[segment.name] = export_segment(
+            segment.module, segment.name, {source: maps[source] for source in segment.inputs}, list(segment.outputs)
         )
         maps.update(values)
-
-    add(ImageStem(fold(model.stem, FULL)), "stem", ("images",), ["stem"])
-    for name in STAGES:
-        stage, sources = model.stages[name], STAGE_INPUTS[name]
-        if isinstance(stage, TopDownStage) and stage.fine is not None:
-            add(Alignment(stage), f"{name}.fine", sources, [f"{name}.aligned"])
-            sources = (sources[0], f"{name}.aligned")
-        for path in (ESSENTIAL, FULL):
-            add(StageOnPath(stage, path), f"{name}.{path}", sources, [name])
-    add(RawOutputs(model.head, height, width), "head", HEAD_INPUTS, ["boxes", "logits"])
     return models, gflops
-
-
-def pipeline_of(segments: Iterable[str]) -> list[str]:
-    """Execution order: segments that always run by their own name, stages by the name of the stage."""
-    order: dict[str, None] = {}
-    for segment in segments:
-        order[segment.removesuffix(f".{ESSENTIAL}").removesuffix(f".{FULL}")] = None
-    return list(order)
 
 
 def manifest_of(
     name: str,
+    model: AnyDepthDetector,
     recipe: Recipe,
     class_names: list[str],
     gflops: dict[str, float],
     provenance: dict[str, Any],
     accuracy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a YOLO bundle, without the sums that `write_bundle` adds."""
+    """The manifest of a bundle, without the sums that `write_bundle` adds."""
     height, width = recipe.image_size
+    family = recipe.model.partition("-")[0]
     return {
         "name": name,
         "model": recipe.model,
-        "family": "yolo",
-        "input": {"name": "images", "height": height, "width": width, "resize": "letterbox", "pad_value": 114},
+        "family": family,
+        "input": {"name": "images", "height": height, "width": width, "resize": recipe.resize, "pad_value": PAD_VALUE},
         "outputs": {"boxes": "boxes", "logits": "logits"},
         "class_names": class_names,
-        "num_exits": 0,
-        "pipeline": pipeline_of(gflops),
-        "stages": {stage: {path: f"{stage}.{path}" for path in (ESSENTIAL, FULL)} for stage in STAGES},
-        "exits": {},
+        "num_exits": model.num_exits,
+        "pipeline": pipeline(model, list(gflops)),
+        "stages": stage_segments(model),
+        "exits": exit_segments(model),
         "segments": {segment: {"gflops": round(value, 6)} for segment, value in gflops.items()},
-        "postprocess": {"nms": True, "iou_threshold": NMS_IOU_THRESHOLD},
+        "postprocess": {"nms": family == "yolo", "iou_threshold": NMS_IOU_THRESHOLD},
         "accuracy": accuracy or {"dataset": "none", "metric": "AP (COCO 0.50:0.95), in [0,1]", "configurations": {}},
         "provenance": provenance,
     }
 
 
-def load_weights(path: Path) -> tuple[AnyDepthYolo, Recipe, list[str], int]:
-    """The detector of a `model.safetensors` that `training.train` wrote.
-
-    Returns:
-        The network, its recipe, its class names and the iterations it was trained.
-
-    Raises:
-        RecipeError: not such a file.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        recipe: Recipe = from_dict(Recipe, json.loads(metadata["recipe"]), str(path))
-        class_names = json.loads(metadata["class_names"])
-        model = recipe.build_model(len(class_names))
-        model.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise RecipeError(f"{path} is no weights file of training.train: {error}") from error
-    return model.eval(), recipe, class_names, int(metadata["iteration"])
-
-
-def single_stage_configs() -> list[DepthConfig]:
-    """Base, full, and the super-net with each single stage on its essential path: what the estimates rest on."""
-    full = DepthConfig.full()
+def single_stage_configs(bundle: Bundle) -> list[DepthConfig]:
+    """What estimates rest on: full, base, and full with each single stage essential or at each earlier exit."""
+    full = bundle.full
     singles = [
-        DepthConfig(tuple(other != stage for other in STAGES)) for stage in STAGES
+        DepthConfig(tuple(other != stage for other in STAGES), full.exit)
+        for stage, segments in bundle.manifest.stages.items()
+        if segments[ESSENTIAL] != segments[FULL]
     ]
-    return [full, DepthConfig.base(), *singles]
+    exits = [DepthConfig(full.full_paths, index) for index in range(1, bundle.num_exits)]
+    return [full, bundle.base, *singles, *exits]
+
+
+def provenance_of(weights: Weights) -> dict[str, Any]:
+    """Where weights come from, for the manifest."""
+    if weights.provenance is not None:
+        return {**weights.provenance, "commit": git_commit()}
+    recipe = weights.recipe
+    return {
+        "recipe": f"{recipe.model}, {weights.iteration} iterations of {recipe.batch_size} aisle scenes",
+        "dataset": AISLE_DATASET,
+        "iterations": weights.iteration,
+        "seed": recipe.seed,
+        "commit": git_commit(),
+    }
 
 
 def git_commit() -> str:
@@ -238,7 +162,7 @@ def git_commit() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Command line: `python -m training.export models/aisle-yolo-t.safetensors models/aisle-yolo-t.anydepth`."""
     parser = argparse.ArgumentParser(prog="training.export", description=__doc__)
-    parser.add_argument("weights", type=Path, help="model.safetensors of a run")
+    parser.add_argument("weights", type=Path, help="weights file of training.train or training.convert")
     parser.add_argument("bundle", type=Path, help="folder to write, NAME.anydepth")
     parser.add_argument(
         "--measure",
@@ -252,19 +176,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        model, recipe, class_names, iterations = load_weights(options.weights)
+        weights = load_weights(options.weights)
+        recipe = weights.recipe
         if options.image_size:
             recipe = dataclasses.replace(recipe, image_size=tuple(options.image_size))
-        models, gflops = export_segments(model, recipe.image_size)
+        models, gflops = export_segments(weights.model, recipe.image_size)
         name = options.bundle.name.removesuffix(".anydepth")
-        provenance = {
-            "recipe": f"{recipe.model}, {iterations} iterations of {recipe.batch_size} aisle scenes",
-            "dataset": "aisle scenes (synthetic)",
-            "iterations": iterations,
-            "seed": recipe.seed,
-            "commit": git_commit(),
-        }
-        manifest = manifest_of(name, recipe, class_names, gflops, provenance)
+        manifest = manifest_of(name, weights.model, recipe, weights.class_names, gflops, provenance_of(weights))
         bundle = write_bundle(options.bundle, manifest, models)
         if options.measure:
             manifest["accuracy"] = measure_accuracy(bundle, options.measure)
@@ -282,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure_accuracy(bundle: Bundle, count: int) -> dict[str, Any]:
     """The accuracy table of the manifest, measured on the first `count` images of the validation split."""
-    metrics = evaluate_bundle(bundle, single_stage_configs(), "val", count, progress=sys.stderr.isatty())
+    metrics = evaluate_bundle(bundle, single_stage_configs(bundle), "val", count, progress=sys.stderr.isatty())
     return {
         "dataset": f"aisle val, {count} images",
         "metric": "AP (COCO 0.50:0.95), in [0,1]",

@@ -5,15 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_AISLE_ORIGIN = """\
+Super-net and base-net were trained together on the labels; configurations between the two were never trained.
+The weights are Apache-2.0, as the code that made them. No photograph and no other data set took part."""
+
+_AISLE_USE = """\
+For trying the node out: the classes are simple rendered solids in synthetic warehouse aisles, seen from a moving
+camera. It has never seen a photograph and will not find real people or real vehicles. **Do not rely on it where
+safety is at stake.** For real use train on your own data, or import public weights."""
+
+_CONVERTED_ORIGIN = """\
+The weights were converted, not trained here: their licence is their authors'. The essential paths start as copies of
+the full ones and were never trained: full depth is what these weights are good for, and with a decoder every exit."""
+
+_CONVERTED_USE = """\
+What the original weights are for; ask their authors. **Do not rely on it where safety is at stake.**"""
+
+AISLE_DATASET = "aisle scenes (synthetic)"
+"""The `dataset` of weights that were trained on aisle scenes."""
+
 
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown from the manifest of a bundle (without sums); says where a figure is missing."""
     size = manifest["input"]
+    num_configs = 256 * max(1, manifest["num_exits"])
     provenance = "\n".join(f"| {key} | {value} |" for key, value in manifest["provenance"].items())
+    on_aisle = manifest["provenance"].get("dataset") == AISLE_DATASET
     return f"""# {manifest["name"]}
 
-Any-depth detector `{manifest["model"]}` with FINE in its top-down fusions: one set of weights, 256 depth
-configurations. Input {size["width"]}x{size["height"]} pixels (width x height), RGB, {size["resize"]}.
+Any-depth detector `{manifest["model"]}`: one set of weights, {num_configs} depth configurations. Input
+{size["width"]}x{size["height"]} pixels (width x height), RGB, {size["resize"]}.
 
 Classes: {", ".join(manifest["class_names"])}.
 
@@ -23,8 +44,7 @@ Classes: {", ".join(manifest["class_names"])}.
 |---|---|
 {provenance}
 
-Super-net and base-net were trained together on the labels; configurations between the two were never trained.
-The weights are Apache-2.0, as the code that made them. No photograph and no other data set took part.
+{_AISLE_ORIGIN if on_aisle else _CONVERTED_ORIGIN}
 
 ## How well it does
 
@@ -32,9 +52,7 @@ The weights are Apache-2.0, as the code that made them. No photograph and no oth
 
 ## What it is for
 
-For trying the node out: the classes are simple rendered solids in synthetic warehouse aisles, seen from a moving
-camera. It has never seen a photograph and will not find real people or real vehicles. **Do not rely on it where
-safety is at stake.** For real use train on your own data, or import public weights.
+{_AISLE_USE if on_aisle else _CONVERTED_USE}
 """
 
 

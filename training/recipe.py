@@ -84,6 +84,7 @@ class Recipe:
         fine_settings: what kind of FINE; the paper's by default.
         any_depth: train super-net and base-net together; False trains the plain baseline.
         image_size: (height, width) of the network's input, multiples of 32.
+        resize: how an image is fitted to it: `letterbox` (aspect ratio kept, borders grey) or `stretch`.
         small_image_size: the size of the first `small_iterations`, which costs less (progressive resizing).
         small_iterations: iterations at `small_image_size`; 0 trains at `image_size` throughout.
         iterations: optimizer steps.
@@ -101,6 +102,7 @@ class Recipe:
     fine_settings: FineSettings = field(default_factory=FineSettings)
     any_depth: bool = True
     image_size: tuple[int, int] = (320, 320)
+    resize: str = "letterbox"
     small_image_size: tuple[int, int] = (320, 320)
     small_iterations: int = 0
     iterations: int = 3000
@@ -121,6 +123,8 @@ class Recipe:
             height, width = getattr(self, name)
             if height % 32 or width % 32 or min(height, width) < 32:
                 raise RecipeError(f"{name} {(height, width)} must be positive multiples of 32")
+        if self.resize not in ("letterbox", "stretch"):
+            raise RecipeError(f"resize is {self.resize!r}; it must be letterbox or stretch")
         if len(self.data.frame_sizes) != len(self.data.frame_weights):
             raise RecipeError("data.frame_sizes and data.frame_weights must be of equal length")
         for name in ("iterations", "batch_size", "validate_every", "checkpoint_every"):
@@ -163,6 +167,8 @@ def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
         node = values
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"override {override!r}: {parent} is {node!r}, which has no keys of its own")
         node[leaf] = yaml.safe_load(text)
     return from_dict(Recipe, values, str(path))
 
@@ -175,9 +181,10 @@ def from_dict(cls: type[Any], values: Any, where: str) -> Any:
     unknown = set(values) - set(kinds)
     if unknown:
         raise RecipeError(f"{where}: unknown key {sorted(unknown)[0]!r}; accepted are {', '.join(sorted(kinds))}")
+    converted = {key: _convert(kinds[key], value, f"{where}: {key}") for key, value in values.items()}
     try:
-        return cls(**{key: _convert(kinds[key], value, f"{where}: {key}") for key, value in values.items()})
-    except TypeError as error:
+        return cls(**converted)
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"{where}: {error}") from error
 
 

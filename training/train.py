@@ -8,12 +8,10 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,7 +24,9 @@ from training.evaluate import evaluate_model
 from training.losses.assigner import TaskAlignedAssigner
 from training.losses.targets import Targets
 from training.losses.yolo import YoloLoss
+from training.models.yolo import AnyDepthYolo
 from training.recipe import OptimizerSettings, Recipe, RecipeError, load_recipe
+from training.weights import save_weights
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -56,6 +56,8 @@ class Trainer:
         self.folder = folder
         self.iteration = 0
         self.model = recipe.build_model(len(CLASS_NAMES))
+        if not isinstance(self.model, AnyDepthYolo):
+            raise RecipeError(f"model is {recipe.model!r}; training knows only the YOLO family so far")
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
         self.optimizer = torch.optim.AdamW(
@@ -137,9 +139,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """AP and AP50 of super-net and base-net, moving-average weights, on the first validation images."""
         configs = list(dict.fromkeys((self.model.full_config(), self.model.base_config())))
-        metrics = evaluate_model(
-            self.ema.model, configs, "val", self.recipe.validation_images, self.recipe.image_size
-        )
+        metrics = evaluate_model(self.ema.model, configs, "val", self.recipe.validation_images, self.recipe)
         return {
             f"{name}_{key}": metrics[str(config)][key]
             for name, config in zip(("super", "base"), configs, strict=False)
@@ -163,20 +163,6 @@ class Trainer:
                     append_row(self.folder / "validation.csv", {"iteration": self.iteration, **metrics})
                     progress.write(f"iteration {self.iteration}: {json.dumps(metrics)}")
         save_weights(self.ema.model, self.folder / "model.safetensors", recipe, CLASS_NAMES, self.iteration)
-
-
-def save_weights(
-    model: nn.Module, path: Path, recipe: Recipe, class_names: Sequence[str], iteration: int
-) -> None:
-    """Writes the weights as safetensors, with the recipe, class names and iteration as metadata."""
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {
-        "recipe": json.dumps(dataclasses.asdict(recipe)),
-        "class_names": json.dumps(list(class_names)),
-        "iteration": str(iteration),
-    }
-    save_file(tensors, path, metadata)
-    path.chmod(0o644)  # safetensors leaves the mode of a temporary file
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:

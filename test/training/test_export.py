@@ -14,12 +14,12 @@ from test_yolo_model import randomise
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.export import export_segments, load_weights, main, manifest_of
+from training.export import export_segments, main, manifest_of
 from training.model_card import model_card
 from training.models.build import build_model
 from training.models.yolo import AnyDepthYolo
 from training.recipe import Recipe, RecipeError
-from training.train import save_weights
+from training.weights import load_weights, save_weights
 
 CLASS_NAMES = ["a", "b", "c"]
 RECIPE = Recipe(model="yolo-t", image_size=(96, 128))
@@ -36,7 +36,7 @@ def model() -> AnyDepthYolo:
 @pytest.fixture(scope="module")
 def bundle(model: AnyDepthYolo, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     models, gflops = export_segments(model, RECIPE.image_size)
-    manifest = manifest_of("random", RECIPE, CLASS_NAMES, gflops, {"seed": 0})
+    manifest = manifest_of("random", model, RECIPE, CLASS_NAMES, gflops, {"seed": 0})
     return write_bundle(tmp_path_factory.mktemp("bundles") / "random.anydepth", manifest, models)
 
 
@@ -72,11 +72,12 @@ def test_no_batch_norm_is_left_in_a_segment(bundle: Bundle) -> None:
 
 def test_weights_survive_the_round_trip_through_safetensors(model: AnyDepthYolo, tmp_path: Path) -> None:
     save_weights(model, tmp_path / "model.safetensors", RECIPE, CLASS_NAMES, 7)
-    loaded, recipe, class_names, iterations = load_weights(tmp_path / "model.safetensors")
-    assert recipe == RECIPE
-    assert class_names == CLASS_NAMES
-    assert iterations == 7
-    pairs = zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    loaded = load_weights(tmp_path / "model.safetensors")
+    assert loaded.recipe == RECIPE
+    assert loaded.class_names == CLASS_NAMES
+    assert loaded.iteration == 7
+    assert loaded.provenance is None
+    pairs = zip(model.state_dict().values(), loaded.model.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 

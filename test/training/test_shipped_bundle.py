@@ -16,8 +16,9 @@ from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.preprocess import Preprocessor
 from training.data.aisle import render_image
 from training.evaluate import evaluate_bundle
-from training.export import load_weights, single_stage_configs
+from training.export import single_stage_configs
 from training.models.yolo import AnyDepthYolo
+from training.weights import load_weights
 
 NAME = "aisle-yolo-t"
 
@@ -29,10 +30,10 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def model(bundle: Bundle) -> AnyDepthYolo:
-    network, recipe, class_names, _ = load_weights(bundle.path.with_name(f"{NAME}.safetensors"))
-    assert tuple(class_names) == bundle.class_names == CLASS_NAMES
-    assert recipe.image_size == (bundle.manifest.input.height, bundle.manifest.input.width)
-    return network
+    weights = load_weights(bundle.path.with_name(f"{NAME}.safetensors"))
+    assert tuple(weights.class_names) == bundle.class_names == CLASS_NAMES
+    assert weights.recipe.image_size == (bundle.manifest.input.height, bundle.manifest.input.width)
+    return weights.model
 
 
 def configurations() -> list[DepthConfig]:
@@ -60,7 +61,7 @@ def test_the_bundle_takes_at_most_15_megabytes(bundle: Bundle) -> None:
 
 def test_the_accuracy_table_rests_on_measurements(bundle: Bundle) -> None:
     measured = bundle.manifest.accuracy.configurations
-    assert all(measured[config].measured for config in single_stage_configs())
+    assert all(measured[config].measured for config in single_stage_configs(bundle))
     assert bundle.average_precision(bundle.full) > bundle.average_precision(bundle.base) > 0.2
 
 

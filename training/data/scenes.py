@@ -31,9 +31,9 @@ def to_network(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     return boxes.reshape(-1, 4).astype(np.float32) * scale + offset
 
 
-def fit(frame: AisleFrame, image_size: tuple[int, int]) -> Sample:
-    """A rendered frame as the network of `image_size` (height, width) sees it."""
-    preprocess = Preprocessor(*image_size)
+def fit(frame: AisleFrame, image_size: tuple[int, int], resize: str = "letterbox") -> Sample:
+    """A rendered frame as the network of `image_size` (height, width) sees it; `resize` as in `Preprocessor`."""
+    preprocess = Preprocessor(*image_size, resize=resize)
     geometry = preprocess(frame.image)
     return (
         torch.from_numpy(preprocess.buffer[0].transpose(2, 0, 1).copy()),
@@ -73,7 +73,7 @@ class TrainingScenes(Dataset[Sample]):
         size = data.frame_sizes[int(random.choice(len(weights), p=weights))]
         scene = (self.recipe.seed * SCENES_PER_SEED + index) % len(SPLITS["train"])
         image_size = self.recipe.image_size_at(index // self.recipe.batch_size)
-        sample = fit(render_image("train", scene, size), image_size)
+        sample = fit(render_image("train", scene, size), image_size, self.recipe.resize)
         return mirror(sample) if random.random() < data.flip else sample
 
 

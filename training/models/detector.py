@@ -23,7 +23,7 @@ class AnyDepthDetector(nn.Module):
         name: of the model, as `yolo-l`; named in errors.
         num_classes: classes of the head.
         num_exits: decoder layers that can be read, 0 without a decoder.
-        any_depth: False for the plain baseline, which has only its full depth.
+        any_depth: False for the plain baseline, whose stages have only their full path.
     """
 
     stage_inputs: Mapping[str, tuple[str, ...]]
@@ -61,7 +61,7 @@ class AnyDepthDetector(nn.Module):
 
         Raises:
             DepthConfigError: an exit of a detector without a decoder, a missing exit or one out of range, the
-                essential path of a stage with nothing to skip, any shallower configuration of a plain baseline.
+                essential path of a stage with nothing to skip, any essential path of a plain baseline.
         """
         if self.num_exits == 0 and config.exit is not None:
             raise DepthConfigError(f"{config}: {self.name} has no decoder exits; leave out .d{config.exit}")
@@ -71,9 +71,10 @@ class AnyDepthDetector(nn.Module):
             raise DepthConfigError(
                 f"{config}: exit d{config.exit} is out of range, {self.name} has d1 to d{self.num_exits}"
             )
-        if not self.any_depth and config != self.full_config():
+        if not self.any_depth and not all(config.full_paths):
             raise DepthConfigError(
-                f"{config}: {self.name} was built as a static network, which has only {self.full_config()}"
+                f"{config}: {self.name} was built as a static network, whose stages have only their full path; "
+                f"use {self.full_config()}"
             )
         skippable = self.skippable_stages
         for name, full in zip(STAGES, config.full_paths, strict=True):
