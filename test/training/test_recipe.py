@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from training.models.fine import FineSettings
 from training.recipe import RECIPES, RecipeError, load_recipe
 
 
@@ -21,6 +22,32 @@ def test_overrides_reach_nested_keys() -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "setting"),
+    [
+        ("attention=window", {"attention": "window"}),
+        ("modulation=none", {"modulation": "none"}),
+        ("downsample=depthwise", {"downsample": "depthwise"}),
+        ("pools=[2, 4]", {"pools": (2, 4)}),
+        ("num_heads=4", {"num_heads": 4}),
+        ("num_heads=null", {"num_heads": None}),
+        ("ffn_ratio=0", {"ffn_ratio": 0.0}),
+        ("stride_ratio=1", {"stride_ratio": 1}),
+        ("window_size=8", {"window_size": 8}),
+        ("area=2", {"area": 2}),
+    ],
+)
+def test_a_recipe_chooses_the_kind_of_fine(override: str, setting: dict[str, object]) -> None:
+    recipe = load_recipe("aisle-yolo-t", (f"fine_settings.{override}",))
+    assert recipe.fine_settings == FineSettings(**setting)
+
+
+def test_the_kind_of_fine_reaches_both_fusions() -> None:
+    recipe = load_recipe("aisle-yolo-t", ("fine_settings.attention=area", "fine_settings.stride_ratio=1"))
+    stages = recipe.build_model(6).stages
+    assert {stages[name].fine.settings for name in ("fpn_p4", "fpn_p3")} == {recipe.fine_settings}
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("colour=red", "unknown key 'colour'"),
@@ -32,6 +59,12 @@ def test_overrides_reach_nested_keys() -> None:
         ("iterations=0", "iterations is 0"),
         ("data.frame_weights=[1]", "equal length"),
         ("seed", "not of the form key=value"),
+        ("seed.value=1", "seed is 0, which has no keys of its own"),
+        ("fine_settings.heads=4", "fine_settings: unknown key 'heads'"),
+        ("fine_settings.attention=sparse", "fine_settings: attention is 'sparse'; accepted are aats, vanilla"),
+        ("fine_settings.attention=7", "fine_settings: attention must be of type str, got 7"),
+        ("fine_settings.pools=[1, 0]", "fine_settings: pools has 0"),
+        ("fine_settings.num_heads=many", "fine_settings: num_heads must be of type int, got 'many'"),
     ],
 )
 def test_a_wrong_override_is_refused_by_name(override: str, message: str) -> None:
