@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,9 @@ class C3k(nn.Module):
 class AreaAttention(nn.Module):
     """Self-attention inside `area` strips of the row-major token sequence, with a 5x5 positional convolution.
 
-    A map whose token count does not divide by `area` is attended to as a whole.
+    A token count that `area` does not divide is cut into strips whose lengths differ by one at most, so that
+    every image is attended to in as many strips as the network was trained with. (Sides that are multiples of 32
+    pixels always divide by the 4 areas at stride 16; YOLOv12 itself refuses the others.)
     """
 
     def __init__(self, channels: int, *, num_heads: int, area: int, switchable: bool) -> None:
@@ -91,17 +94,28 @@ class AreaAttention(nn.Module):
     def forward(self, x: Tensor, path: str) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
         batch, channels, height, width = x.shape
-        area = self.area if (height * width) % self.area == 0 else 1
+        num_tokens = height * width
         value = self.value(x, path)
+        query, key = self.query_key(x, path).chunk(2, dim=1)
+        tokens = [y.flatten(2).transpose(1, 2) for y in (query, key, value)]
+        if num_tokens % self.area == 0:
+            # Strips of one length are one batch.
+            batched = [y.reshape(batch * self.area, num_tokens // self.area, channels) for y in tokens]
+            attended = self.attend(*batched).reshape(batch, num_tokens, channels)
+        else:
+            bounds = [num_tokens * i // self.area for i in range(self.area + 1)]
+            strips = [[y[:, start:end] for y in tokens] for start, end in itertools.pairwise(bounds)]
+            attended = torch.cat([self.attend(*strip) for strip in strips], dim=1)
+        attended = attended.transpose(1, 2).reshape(x.shape)
+        return self.projection(attended + self.position(value, path), path)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Multi-head attention inside strips, each of the three [B, N, C]: [B, N, C]."""
 
         def heads(y: Tensor) -> Tensor:
-            strips = y.flatten(2).transpose(1, 2).reshape(batch * area, height * width // area, -1)
-            return strips.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            return y.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-        query, key = self.query_key(x, path).chunk(2, dim=1)
-        attended = F.scaled_dot_product_attention(heads(query), heads(key), heads(value))
-        attended = attended.transpose(1, 2).reshape(batch, height * width, channels).transpose(1, 2)
-        return self.projection(attended.reshape(x.shape) + self.position(value, path), path)
+        return F.scaled_dot_product_attention(heads(query), heads(key), heads(value)).transpose(1, 2).flatten(2)
 
 
 class AttentionBlock(nn.Module):
