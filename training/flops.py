@@ -19,6 +19,7 @@ from training.models.decoder import Decoder
 from training.models.detector import AnyDepthDetector
 from training.models.detr import AnyDepthDetr
 from training.models.fine import FineSettings
+from training.models.query_selection import QuerySelection
 from training.models.stage import Aggregator
 
 ATTENTION_OPERATORS = frozenset({"aten.bmm", "aten.baddbmm"})
@@ -61,12 +62,14 @@ class Segment:
         num_blocks: N of a stage, else None.
         num_essential: k of a stage, N where it has nothing to skip.
         flops: per path, of one image. A segment with one path, and a stage with nothing to skip, has `full` alone.
+        published_extra: what the published order of work adds: a box for every cell before the best are selected.
         layer: the number of a decoder layer; it runs at that exit and the later ones.
     """
 
     name: str
     params: int
     flops: Mapping[str, Flops]
+    published_extra: Flops = Flops()
     refinement_params: int = 0
     any_depth_params: int = 0
     num_blocks: int | None = None
@@ -136,9 +139,14 @@ def count_segments(model: AnyDepthDetector, image_size: tuple[int, int]) -> list
     return segments
 
 
-def flops_at(segments: Iterable[Segment], config: DepthConfig) -> Flops:
-    """What a detector of these segments costs at a depth configuration."""
-    return sum((segment.flops_at(config) for segment in segments), Flops())
+def flops_at(segments: Iterable[Segment], config: DepthConfig, *, published: bool = False) -> Flops:
+    """What a detector of these segments costs at a depth configuration, by our or the published order of work."""
+    flops = Flops()
+    for segment in segments:
+        flops += segment.flops_at(config)
+        if published:
+            flops += segment.published_extra
+    return flops
 
 
 def _count_stage(model: AnyDepthDetector, name: str, inputs: Sequence[Tensor]) -> tuple[Segment, Tensor]:
@@ -164,6 +172,11 @@ def _count_stage(model: AnyDepthDetector, name: str, inputs: Sequence[Tensor]) -
     return segment, output
 
 
+def _count_unselected_boxes(selection: QuerySelection, cells: Tensor, selected: Tensor) -> Flops:
+    """The box head on those of `cells` [1, N, C] that are not among the `selected` [1, Q, 4]."""
+    return count(lambda: selection.box(cells[:, selected.shape[1] :]))[1]
+
+
 def _count_any_depth(stage: nn.Module) -> int:
     return sum(
         count_params(module.essential)
@@ -176,9 +189,13 @@ def _count_decoder(decoder: Decoder, features: Sequence[Tensor]) -> list[Segment
     (memory, sizes), projections = count(lambda: decoder.memory(features))
     selected, selection = count(lambda: decoder.selection(memory, sizes))
     x, boxes = selected.content, selected.boxes
-    params = count_params(decoder.project, decoder.selection)
     segments = [
-        Segment("selection", params, {FULL: projections + selection}),
+        Segment(
+            "selection",
+            count_params(decoder.project, decoder.selection),
+            {FULL: projections + selection},
+            published_extra=_count_unselected_boxes(decoder.selection, memory, selected.boxes),
+        ),
         Segment("query_position", count_params(decoder.query_position), {FULL: Flops()}),
     ]
     for i, (layer, box) in enumerate(zip(decoder.layers, decoder.box, strict=True)):

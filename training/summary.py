@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from anydepth_perception.depth.config import ESSENTIAL, FULL, DepthConfig, DepthConfigError, all_configs
@@ -54,8 +54,7 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
         ValueError: an image below 32 pixels a side.
     """
     config = _parse_depth(model, "full" if depth == "all" else depth)
-    executed = count_segments(model, image_size)
-    published = _published_segments(model, image_size)
+    segments = count_segments(model, image_size)
     is_detr = isinstance(model, AnyDepthDetr)
 
     def tables_flops(flops: Flops) -> int:
@@ -64,11 +63,11 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
     def totals(at: DepthConfig) -> dict[str, Any]:
         return {
             "depth": str(at),
-            "gflops": _giga(tables_flops(flops_at(published, at))),
-            "gflops_executed": _giga(flops_at(executed, at).total),
+            "gflops": _giga(tables_flops(flops_at(segments, at, published=True))),
+            "gflops_executed": _giga(flops_at(segments, at).total),
         }
 
-    def per_path(segment: Segment, kind: Any) -> dict[str, float | None]:
+    def per_path(segment: Segment, kind: Callable[[Flops], int]) -> dict[str, float | None]:
         return {path: _giga(kind(segment.flops[path])) if path in segment.flops else None for path in (FULL, ESSENTIAL)}
 
     summary: dict[str, Any] = {
@@ -79,9 +78,9 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
         "any_depth": model.any_depth,
         **totals(config),
         "convention": DETR_CONVENTION if is_detr else YOLO_CONVENTION,
-        "attention_gflops": _giga(flops_at(published, config).attention),
-        "params": sum(segment.params for segment in published),
-        "params_any_depth": sum(segment.any_depth_params for segment in published),
+        "attention_gflops": _giga(flops_at(segments, config).attention),
+        "params": sum(segment.params for segment in segments),
+        "params_any_depth": sum(segment.any_depth_params for segment in segments),
         "super_net": totals(model.full_config()),
         "base_net": totals(model.base_config()),
         "stages": [
@@ -92,11 +91,11 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
                 "params_any_depth": segment.any_depth_params,
                 "num_blocks": segment.num_blocks,
                 "num_essential": segment.num_essential,
-                "gflops": per_path(segment, tables_flops),
+                "gflops": per_path(segment, lambda flops, extra=segment.published_extra: tables_flops(flops + extra)),
                 "attention_gflops": per_path(segment, lambda flops: flops.attention),
-                "gflops_executed": per_path(run, lambda flops: flops.total),
+                "gflops_executed": per_path(segment, lambda flops: flops.total),
             }
-            for segment, run in zip(published, executed, strict=True)
+            for segment in segments
         ],
     }
     if depth == "all":
@@ -112,19 +111,6 @@ def _parse_depth(model: AnyDepthDetector, depth: str) -> DepthConfig:
     config = DepthConfig.parse(depth, model.num_exits)
     model.check_config(config)
     return config
-
-
-def _published_segments(model: AnyDepthDetector, image_size: tuple[int, int]) -> list[Segment]:
-    """Counts with the published order of work, in which every cell gets a box before the best are selected."""
-    if not isinstance(model, AnyDepthDetr):
-        return count_segments(model, image_size)
-    selection = model.decoder.selection
-    dense_boxes = selection.dense_boxes
-    try:
-        selection.dense_boxes = True
-        return count_segments(model, image_size)
-    finally:
-        selection.dense_boxes = dense_boxes
 
 
 def _configurations(model: AnyDepthDetector) -> Iterator[DepthConfig]:
