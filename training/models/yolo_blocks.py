@@ -79,7 +79,7 @@ class AreaAttention(nn.Module):
 
     A token count that `area` does not divide is cut into strips whose lengths differ by one at most, so that
     every image is attended to in as many strips as the network was trained with. (Sides that are multiples of 32
-    pixels always divide by the 4 areas at stride 16; YOLOv12 itself refuses the others.)
+    pixels always give a multiple of the 4 areas at stride 16; YOLOv12 itself refuses any other count.)
     """
 
     def __init__(self, channels: int, *, num_heads: int, area: int, switchable: bool) -> None:
