@@ -4,9 +4,10 @@ PYTHON ?= python3
 RUNTIME := .venv/bin/python
 DEVELOPMENT := .venv-dev/bin/python
 PYTEST_ARGUMENTS ?=
+CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test lint bench lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test lint bench check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -36,6 +37,9 @@ test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS a
 lint: setup-dev ## Run ruff on everything and mypy on the robot half
 	$(DEVELOPMENT) -m ruff check .
 	$(DEVELOPMENT) -m mypy
+
+check-tensorrt: setup-dev ## Build the models that the tests leave out with TensorRT-RTX; no GPU is needed
+	$(DEVELOPMENT) -m training.check_tensorrt $(CHECKED_MODELS:%=--model %)
 
 lock: check-python ## Resolve requirements/*.in again into the pinned requirements/*.txt
 	@$(PYTHON) scripts/lock_requirements.py
