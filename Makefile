@@ -7,7 +7,7 @@ PYTEST_ARGUMENTS ?=
 CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test lint bench check-tensorrt lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test lint bench bench-models check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -30,6 +30,9 @@ demo: setup-runtime ## Run camera and detector under a changing load (DEMO_SECON
 
 bench: setup-runtime ## Measure host time, inference per rung and transport; prints JSON
 	@$(RUNTIME) -m anydepth_perception.tools.bench
+
+bench-models: setup-dev ## Time and memory of one forward of AnyDepth-DETR against Hugging Face's RTDetr
+	$(DEVELOPMENT) -m training.bench_models
 
 test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS are passed on)
 	$(DEVELOPMENT) -m pytest $(PYTEST_ARGUMENTS)
