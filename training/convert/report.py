@@ -28,8 +28,16 @@ class Conversion:
 
 
 def may_be_missing(key: str) -> bool:
-    """Whether published checkpoints lack our tensor `key`: FINE's, and batch counts, which frozen norms don't have."""
-    return ".fine." in key or ".high_projection." in key or key.endswith(".num_batches_tracked")
+    """Whether published checkpoints may lack our tensor `key`.
+
+    FINE's, the batch counts, which frozen norms don't have, and the embedding for denoising, used in training alone.
+    """
+    return (
+        ".fine." in key
+        or ".high_projection." in key
+        or ".denoising_embedding." in key
+        or key.endswith(".num_batches_tracked")
+    )
 
 
 def fill(
