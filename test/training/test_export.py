@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_yolo_model import randomise
+from random_weights import randomise
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle

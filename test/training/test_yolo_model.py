@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_weights import randomise
 from torch import nn
 
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, DepthConfigError
@@ -25,24 +26,6 @@ SIDES = st.one_of(st.integers(1, 5).map(lambda cells: 32 * cells), st.integers(3
 """Image sides in pixels: multiples of 32, and any other, odd ones included."""
 
 PATHS = st.tuples(*[st.booleans()] * len(STAGES))
-
-
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Random batch-norm statistics and FINE weights, so that nothing agrees merely by its initial value."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
-        tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            uniform(module.running_mean, -0.1, 0.1)
-            uniform(module.running_var, 0.5, 1.5)
-            uniform(module.weight, 0.8, 1.2)
-            uniform(module.bias, -0.1, 0.1)
-    for name, parameter in model.named_parameters():
-        if ".fine." in name:
-            parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
 
 
 def build_random(name: str, **options: object) -> AnyDepthDetector:
