@@ -45,7 +45,6 @@ class Exported:
 
         hooks = []
         if isinstance(self.model, AnyDepthDetr):
-            self.model.decoder.selection.dense_boxes = True
             hooks.append(self.model.decoder.selection.score.register_forward_hook(note_margin))
         with torch.no_grad():
             outputs = self.model(to_float(self.image), config)
