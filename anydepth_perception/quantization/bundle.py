@@ -1,0 +1,151 @@
+"""Makes an INT8 bundle from a float32 bundle and calibration images."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anydepth_perception.bundle import Bundle, BundleError, write_bundle
+from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, find_ranges, observe_histograms
+from anydepth_perception.quantization.images import fit_images
+from anydepth_perception.quantization.insert import insert_pairs, is_quantized
+from anydepth_perception.quantization.place import CONVOLUTIONS, PLACEMENTS, plan_segment
+
+MODEL_CARD = "MODEL_CARD.md"
+NUM_MIXTURES = 4
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """How to quantise.
+
+    `placement` and `min_products` as in `plan_segment`, `method` one of minmax, percentile, mse. The placement
+    `convolutions` has int8 activations with zero point 0, which is what TensorRT and OpenVINO want; `activations` has
+    uint8, which ONNX Runtime's integer operators on x86-64 want. `seed` draws the random mixtures of paths.
+    """
+
+    placement: str = CONVOLUTIONS
+    method: str = "mse"
+    min_products: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, accepted in (("placement", self.placement, PLACEMENTS), ("method", self.method, METHODS)):
+            if value not in accepted:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(accepted)}")
+        if self.min_products < 1:
+            raise ValueError(f"min_products is {self.min_products}, expected 1 or more")
+
+
+def quantize_bundle(
+    bundle: Bundle, path: Path, images: Iterable[np.ndarray], settings: QuantizationSettings, *, source: str
+) -> Bundle:
+    """Writes the INT8 copy of `bundle` into the folder `path` and returns it loaded.
+
+    Every image runs at full, at base and at one of a few random mixtures of paths. The accuracy table is taken over
+    as an estimate. The same images and settings give the same files.
+
+    Args:
+        bundle: float32.
+        path: the folder to write, usually `NAME-int8.anydepth`.
+        images: uint8 [H, W, 3] RGB.
+        settings: how to quantise.
+        source: where the images come from, for the manifest.
+
+    Raises:
+        BundleError: the bundle is quantised already, or nothing in it can be.
+        CalibrationError: there are no images, or one cannot be read.
+    """
+    models = {name: bundle.read_segment(segment) for name, segment in bundle.manifest.segments.items()}
+    if any(is_quantized(model) for model in models.values()):
+        raise BundleError(f"{bundle.path}: is INT8 already; quantise the float32 bundle it was made from")
+    outputs = bundle.manifest.outputs
+    plans = {
+        name: plan_segment(
+            model,
+            placement=settings.placement,
+            min_products=settings.min_products,
+            final_outputs=(outputs.boxes, outputs.logits),
+        )
+        for name, model in models.items()
+    }
+    if not any(plan.convolutions for plan in plans.values()):
+        raise BundleError(f"{bundle.path}: no convolution sums up {settings.min_products} products or more")
+    fitted = fit_images(images, bundle.manifest)
+    if not fitted:
+        raise CalibrationError("there are no calibration images; at least one is needed, 100 or more are advisable")
+    symmetric = settings.placement == CONVOLUTIONS
+    runs = _runs(bundle, fitted, settings.seed)
+    tensors = {tensor for plan in plans.values() for tensor in plan.tensors}
+    ranges = find_ranges(observe_histograms(bundle, runs, tensors), settings.method, symmetric=symmetric)
+    for plan in plans.values():
+        for target, origin in plan.same_range.items():
+            ranges[target] = ranges[origin]
+    segments = {
+        name: insert_pairs(model, name, plans[name], ranges, symmetric=symmetric)
+        for name, model in models.items()
+    }
+    manifest = _manifest(bundle, path, settings, len(fitted), source)
+    return write_bundle(path, manifest, segments, {MODEL_CARD: _model_card(bundle, manifest["name"])})
+
+
+def _runs(bundle: Bundle, images: list[np.ndarray], seed: int) -> list[tuple[np.ndarray, list[DepthConfig]]]:
+    """Each image with full, base and one of the mixtures; the first also with every exit, so that all segments run."""
+    generator = random.Random(seed)
+    last = bundle.full.exit
+    mixtures = [DepthConfig(tuple(generator.random() < 0.5 for _ in STAGES), last) for _ in range(NUM_MIXTURES)]
+    exits = [DepthConfig(bundle.full.full_paths, index) for index in range(1, bundle.num_exits)]
+    return [
+        (image, [bundle.full, bundle.base, mixtures[index % NUM_MIXTURES], *(exits if index == 0 else ())])
+        for index, image in enumerate(images)
+    ]
+
+
+def _manifest(
+    bundle: Bundle, path: Path, settings: QuantizationSettings, num_images: int, source: str
+) -> dict[str, Any]:
+    """The float32 bundle's manifest with the facts of the quantisation, and its accuracy as an estimate."""
+    document: dict[str, Any] = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    document["name"] = path.name.removesuffix(".anydepth")
+    document["segments"] = {name: {"gflops": entry["gflops"]} for name, entry in document["segments"].items()}
+    accuracy = document["accuracy"]
+    if accuracy["configurations"]:
+        accuracy["dataset"] += ", float32"
+        for entry in accuracy["configurations"].values():
+            entry["measured"] = False
+    document["provenance"] = {
+        **document["provenance"],
+        "precision": "int8",
+        "quantized_from": bundle.name,
+        "quantized_from_manifest_sha256": bundle.fingerprint,
+        "calibration": {
+            "images": num_images,
+            "source": source,
+            "method": settings.method,
+            "placement": settings.placement,
+            "min_products": settings.min_products,
+            "mixtures": NUM_MIXTURES,
+            "seed": settings.seed,
+        },
+    }
+    return document
+
+
+def _model_card(bundle: Bundle, name: str) -> bytes:
+    sha256 = bundle.manifest.files.get(MODEL_CARD)
+    original = bundle.read_file(MODEL_CARD, sha256).decode("utf-8") if sha256 else ""
+    note = f"""# {name}
+
+The INT8 copy of the bundle `{bundle.name}`: the convolutions' weights and inputs are 8 bits wide, all else is float32.
+How it was calibrated stands in the manifest under `provenance`. What follows describes the float32 bundle.
+
+"""
+    return (note + original).encode()

@@ -1,0 +1,103 @@
+"""Makes the INT8 copy of a bundle, calibrated on a folder of your own images or on aisle scenes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anydepth_perception.aisle import AisleScene
+from anydepth_perception.bundle import Bundle, BundleError, find_bundle
+from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
+from anydepth_perception.quantization.calibrate import METHODS
+from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS
+from anydepth_perception.tools.detector_options import fail, whole_number
+from anydepth_perception.tools.interrupt import interruptible
+
+AISLE = "aisle"
+DEFAULTS = QuantizationSettings()
+PLACEMENT_FOR = {"openvino": CONVOLUTIONS, "tensorrt": CONVOLUTIONS, "onnxruntime": ACTIVATIONS}
+"""Where the Q/DQ pairs lie, by the library that shall run fast; every library runs both."""
+
+_FIRST_SCENE = 1_500_000
+_SIZES = ((640, 480), (320, 320))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the tool."""
+    with interruptible():
+        parser = argparse.ArgumentParser(prog="quantize", description=__doc__)
+        add_options(parser)
+        options = parser.parse_args(arguments)
+        try:
+            print(describe(quantize(options)))
+        except (BundleError, CalibrationError, OSError) as error:
+            fail(error)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what `quantize` reads."""
+    parser.add_argument("model", help="float32 bundle, by name or by path")
+    parser.add_argument("output", type=Path, help="folder to write, NAME-int8.anydepth")
+    parser.add_argument(
+        "--images",
+        required=True,
+        help=f"folder of images as the camera sees them, or {AISLE} for synthetic scenes of the training split",
+    )
+    parser.add_argument("--count", type=whole_number(1), default=128, help="images to use (default: %(default)s)")
+    parser.add_argument(
+        "--for",
+        dest="runtime",
+        choices=sorted(PLACEMENT_FOR),
+        default="openvino",
+        help="library that shall run fast; all of them run the bundle (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default=DEFAULTS.method, help="how ranges are found (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-products",
+        type=whole_number(1),
+        default=DEFAULTS.min_products,
+        help="convolutions that sum up fewer products per output stay in float32 (default: %(default)s)",
+    )
+
+
+def quantize(options: argparse.Namespace) -> Bundle:
+    """Does what the options of `add_options` say, and returns the bundle written.
+
+    Raises:
+        BundleError: the bundle is not found, not valid, or quantised already.
+        CalibrationError: the images cannot be used.
+        OSError: the output cannot be written.
+    """
+    bundle = Bundle.load(find_bundle(options.model))
+    if options.images == AISLE:
+        images = aisle_images(options.count)
+    else:
+        images = read_folder(Path(options.images).expanduser(), options.count)
+    settings = QuantizationSettings(PLACEMENT_FOR[options.runtime], options.method, options.min_products)
+    source = "aisle scenes of the training split" if options.images == AISLE else "a folder of images"
+    return quantize_bundle(bundle, options.output, images, settings, source=source)
+
+
+def aisle_images(count: int) -> Iterator[np.ndarray]:
+    """Images of `count` scenes of the training split, uint8 [H, W, 3] RGB, each at another time."""
+    for index in range(count):
+        yield AisleScene(_FIRST_SCENE + index, *_SIZES[index % len(_SIZES)]).render(float(index % 60)).image
+
+
+def describe(bundle: Bundle) -> str:
+    """One line for the terminal."""
+    size = sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+    calibration = bundle.manifest.provenance["calibration"]
+    return (
+        f"{bundle.path}: INT8, {size / 1e6:.1f} MB, {calibration['images']} calibration images, "
+        f"{calibration['method']}, pairs at {calibration['placement']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
