@@ -14,7 +14,7 @@ import numpy as np
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, find_ranges, observe_histograms
+from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, observe_ranges
 from anydepth_perception.quantization.images import fit_images
 from anydepth_perception.quantization.insert import insert_pairs, is_quantized
 from anydepth_perception.quantization.place import CONVOLUTIONS, PLACEMENTS, plan_segment
@@ -27,13 +27,13 @@ NUM_MIXTURES = 4
 class QuantizationSettings:
     """How to quantise.
 
-    `placement` and `min_products` as in `plan_segment`, `method` one of minmax, percentile, mse. The placement
+    `placement` and `min_products` as in `plan_segment`, `method` minmax or mse. The placement
     `convolutions` has int8 activations with zero point 0, which is what TensorRT and OpenVINO want; `activations` has
     uint8, which ONNX Runtime's integer operators on x86-64 want. `seed` draws the random mixtures of paths.
     """
 
     placement: str = CONVOLUTIONS
-    method: str = "mse"
+    method: str = "minmax"
     min_products: int = 256
     seed: int = 0
 
@@ -85,7 +85,7 @@ def quantize_bundle(
     symmetric = settings.placement == CONVOLUTIONS
     runs = _runs(bundle, fitted, settings.seed)
     tensors = {tensor for plan in plans.values() for tensor in plan.tensors}
-    ranges = find_ranges(observe_histograms(bundle, runs, tensors), settings.method, symmetric=symmetric)
+    ranges = observe_ranges(bundle, runs, tensors, settings.method, symmetric=symmetric)
     for plan in plans.values():
         for target, origin in plan.same_range.items():
             ranges[target] = ranges[origin]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,7 @@ from onnx import TensorProto, helper
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
 
-METHODS = ("minmax", "percentile", "mse")
-PERCENTILE = 99.99
-"""Share of the values, in percent, that `percentile` keeps; half of the others are cut off at either end."""
+METHODS = ("minmax", "mse")
 
 _BINS = 2048
 _LEVELS = 256
@@ -37,16 +35,28 @@ class Histogram:
     counts: np.ndarray
 
 
-def observe_histograms(
-    bundle: Bundle, runs: Sequence[tuple[np.ndarray, Sequence[DepthConfig]]], tensors: Collection[str]
-) -> dict[str, Histogram]:
-    """Histograms of `tensors` while `bundle` runs.
+def observe_ranges(
+    bundle: Bundle,
+    runs: Sequence[tuple[np.ndarray, Sequence[DepthConfig]]],
+    tensors: Collection[str],
+    method: str,
+    *,
+    symmetric: bool,
+) -> dict[str, Range]:
+    """The range of each tensor that 8 bits shall cover, from what it holds while `bundle` runs.
 
     Args:
         bundle: a float32 bundle.
         runs: images uint8 [1, height, width, 3], each with the configurations it is run at.
         tensors: names of float32 tensors inside or between segments; those that no configuration has are left out.
+        method: `minmax` covers all values, `mse` cuts off what makes the mean square error least.
+        symmetric: whether low must be -high.
+
+    Raises:
+        ValueError: the method is not one of `METHODS`.
     """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     engines = {config: _Engine(bundle, config, tensors) for _, configs in runs for config in configs}
     limits: dict[str, Range] = {}
 
@@ -63,44 +73,28 @@ def observe_histograms(
         found = np.bincount(bins, minlength=_BINS)
         counts[name] = counts[name] + found if name in counts else found
 
-    for observe in (widen, count):
+    def run_all(observe: Observe) -> None:
         for image, configs in runs:
             for config in configs:
                 engines[config].run(image, observe)
-    return {name: Histogram(*limits[name], counts[name]) for name in sorted(limits)}
+
+    run_all(widen)
+    if method == "minmax":
+        return {name: _widened(low, high, symmetric) for name, (low, high) in limits.items()}
+    run_all(count)
+    return {
+        name: least_error_range(Histogram(*limits[name], counts[name]), symmetric=symmetric) for name in limits
+    }
 
 
-def find_ranges(histograms: Mapping[str, Histogram], method: str, *, symmetric: bool) -> dict[str, Range]:
-    """The range of each tensor that 8 bits shall cover; what lies outside is clipped.
-
-    Args:
-        histograms: of the tensors.
-        method: `minmax` covers all, `percentile` all but the outermost 0.01 %, `mse` loses least in the mean square.
-        symmetric: whether low must be -high.
-
-    Raises:
-        ValueError: the method is not one of `METHODS`.
-    """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    return {name: _find_range(histogram, method, symmetric) for name, histogram in histograms.items()}
-
-
-def _find_range(histogram: Histogram, method: str, symmetric: bool) -> Range:
+def least_error_range(histogram: Histogram, *, symmetric: bool) -> Range:
+    """The range with the least mean square error of rounding to 8 bits and of clipping."""
     low, high = histogram.low, histogram.high
-    if method == "percentile":
-        edges = np.linspace(low, high, _BINS + 1)
-        share = np.cumsum(histogram.counts) / histogram.counts.sum()
-        tail = (1 - PERCENTILE / 100) / 2
-        low = min(0.0, float(edges[np.searchsorted(share, tail)]))
-        high = max(0.0, float(edges[np.searchsorted(share, 1 - tail) + 1]))
-    if method == "mse":
-        shares = np.linspace(0.2, 1.0, 81)
-        # The lower end of a SiLU is short and dense; only the upper tail is worth cutting.
-        cut = [(low * share, high * share) for share in shares] + [(low, high * share) for share in shares]
-        candidates = [_widened(lowest, highest, symmetric) for lowest, highest in cut]
-        return min(candidates, key=lambda pair: _squared_error(histogram, *pair))
-    return _widened(low, high, symmetric)
+    shares = np.linspace(0.2, 1.0, 81)
+    # The lower end of a SiLU is short and dense; only the upper tail is worth cutting.
+    cut = [(low * share, high * share) for share in shares] + [(low, high * share) for share in shares]
+    candidates = [_widened(lowest, highest, symmetric) for lowest, highest in cut]
+    return min(candidates, key=lambda pair: _squared_error(histogram, *pair))
 
 
 def _widened(low: float, high: float, symmetric: bool) -> Range:

@@ -15,8 +15,8 @@ from tiny_bundle import SIZE, make_tiny_bundle
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
-from anydepth_perception.quantization.calibrate import Histogram, find_ranges
-from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS, PLACEMENTS
+from anydepth_perception.quantization.calibrate import METHODS, Histogram, least_error_range, observe_ranges
+from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS, PLACEMENTS, plan_segment
 from anydepth_perception.tools import quantize as quantize_tool
 
 CONFIGS = ("FFFF.FFFF", "EEEE.EEEE", "FEFE.EFEF", "EEFF.FEEF", "FFEE.EEFF")
@@ -86,12 +86,11 @@ def test_weights_of_quantized_convolutions_are_int8_in_the_file(pair: tuple[Bund
     assert {tensor.data_type for tensor in kernels} == {TensorProto.INT8}
 
 
-def test_the_manifest_says_int8_and_that_no_accuracy_was_measured(pair: tuple[Bundle, Bundle]) -> None:
+def test_the_manifest_says_int8_and_how_it_was_calibrated(pair: tuple[Bundle, Bundle]) -> None:
     quantized = pair[1]
     provenance = quantized.manifest.provenance
     assert (quantized.name, provenance["precision"], provenance["quantized_from"]) == ("tiny-int8", "int8", "tiny")
     assert provenance["calibration"]["images"] == 6
-    assert not quantized.is_measured(quantized.full)
 
 
 def test_activations_of_the_portable_placement_are_symmetric_int8(tmp_path: Path) -> None:
@@ -181,20 +180,35 @@ def outlier_histogram() -> Histogram:
     return Histogram(0.0, 10.0, counts)
 
 
-def test_minmax_covers_an_outlier() -> None:
-    assert find_ranges({"x": outlier_histogram()}, "minmax", symmetric=False) == {"x": (0.0, 10.0)}
-
-
-@pytest.mark.parametrize(("method", "highest"), [("percentile", 1.01), ("mse", 5.0)])
-def test_other_methods_cut_an_outlier_off(method: str, highest: float) -> None:
-    low, high = find_ranges({"x": outlier_histogram()}, method, symmetric=False)["x"]
+def test_the_range_of_least_error_cuts_an_outlier_off() -> None:
+    low, high = least_error_range(outlier_histogram(), symmetric=False)
     assert low == 0.0
-    assert 0.99 < high <= highest
+    assert 1.0 < high < 5.0
 
 
 def test_a_symmetric_range_covers_both_ends() -> None:
-    histogram = Histogram(-0.5, 2.0, np.ones(2048, np.int64))
-    assert find_ranges({"x": histogram}, "minmax", symmetric=True) == {"x": (-2.0, 2.0)}
+    low, high = least_error_range(Histogram(-0.5, 2.0, np.ones(2048, np.int64)), symmetric=True)
+    assert low == -high
+    assert 1.9 < high <= 2.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_range_covers_what_a_tensor_holds_at_any_path(tmp_path: Path, method: str) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny.anydepth")
+    image = pictures(1)[0][None]
+    runs = [(image, [bundle.full, bundle.base])]
+    low, high = observe_ranges(bundle, runs, {"p4"}, method, symmetric=False)["p4"]
+    for config in (bundle.full, bundle.base):
+        values = inner_tensor(bundle, config, "p4", image)
+        assert np.mean((values < low - 1e-6) | (values > high + 1e-6)) < (0.02 if method == "mse" else 1e-9)
+
+
+def inner_tensor(bundle: Bundle, config: DepthConfig, name: str, image: np.ndarray) -> np.ndarray:
+    """Values of a boundary tensor."""
+    segments = bundle.segments_for(config)
+    writer = next(i for i, segment in enumerate(segments) if any(spec.name == name for spec in segment.outputs))
+    model = bundle.compose_segments(segments[: writer + 1], (name,), "part").SerializeToString()
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"images": image})[0]
 
 
 @pytest.fixture(scope="module")
@@ -219,16 +233,20 @@ def test_an_int8_bundle_is_smaller(shipped: Bundle, shipped_int8: Bundle) -> Non
     assert sizes[1] < 0.7 * sizes[0]
 
 
-def test_the_convolutions_that_write_boxes_and_logits_stay_float32(shipped_int8: Bundle) -> None:
-    graph = shipped_int8.read_segment(shipped_int8.manifest.segments["head"]).graph
-    class_kernels = {
-        tensor.name
-        for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and list(tensor.dims)[:1] == [6] and len(tensor.dims) == 4
-    }
-    last = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in class_kernels]
-    assert len(last) == 3, "class logits of three levels"
-    assert not any(node.input[0].endswith(":dequantized") for node in last)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_the_convolutions_that_write_boxes_and_logits_stay_float32(shipped: Bundle, placement: str) -> None:
+    head = shipped.read_segment(shipped.manifest.segments["head"])
+    plan = plan_segment(head, placement=placement, min_products=1, final_outputs=("boxes", "logits"))
+    channels = {tensor.name: tensor.dims[0] for tensor in head.graph.initializer if len(tensor.dims) == 4}
+    dense = [node for node in head.graph.node if node.op_type == "Conv" and channels[node.input[1]] in (4, 6)]
+    assert len(dense) >= 3, "class logits of three levels"
+    assert plan.convolutions.isdisjoint(node.output[0] for node in dense)
+
+
+def test_figures_of_the_float32_bundle_are_no_longer_called_measured(shipped: Bundle, shipped_int8: Bundle) -> None:
+    assert shipped.is_measured(shipped.full)
+    assert not shipped_int8.is_measured(shipped_int8.full)
+    assert shipped_int8.average_precision(shipped_int8.full) == shipped.average_precision(shipped.full)
 
 
 @pytest.mark.parametrize("text", ["FFFF.FFFF", "EEEE.EEEE", "FEEF.EFFE"])
