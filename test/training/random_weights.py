@@ -30,3 +30,14 @@ def randomise(model: nn.Module, seed: int = 0, *, gain: float = 1.0) -> None:
     for name, parameter in model.named_parameters():
         if any(part in name for part in (".fine.", ".score.", ".box.", ".offsets.", ".weights.")):
             parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+
+
+def randomise_everything(module: nn.Module, seed: int = 0) -> None:
+    """Random batch norms and noise on every other parameter, small enough that activations stay of order one."""
+    randomise(module, seed)
+    generator = torch.Generator().manual_seed(seed)
+    batch_norms = {id(p) for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) for p in norm.parameters()}
+    for parameter in module.parameters():
+        if id(parameter) not in batch_norms:
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
+            parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.25 / fan_in**0.5)

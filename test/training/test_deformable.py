@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomise_everything
 from torch import Tensor
 
 from training.models.deformable import DeformableAttention
@@ -19,7 +19,7 @@ SIZES = [(5, 7), (3, 4), (2, 1)]
 def attention() -> DeformableAttention:
     torch.manual_seed(0)
     module = DeformableAttention(CHANNELS, num_heads=HEADS, num_levels=LEVELS, num_points=POINTS).double()
-    randomise(module)
+    randomise_everything(module)
     # Large offsets, so that many samples fall between cells and across the border of the map.
     module.offsets.weight.data.mul_(8)
     return module

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomise_everything
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +25,7 @@ def decoder() -> Decoder:
     """Three layers, in double precision, norms in evaluation mode but with the outputs of training."""
     torch.manual_seed(0)
     module = Decoder([32, 48, 64], CLASSES, 3).double().eval()
-    randomise(module)
+    randomise_everything(module)
     module.training = True
     return module
 
@@ -40,7 +40,7 @@ def features() -> list[Tensor]:
 def model() -> AnyDepthDetr:
     torch.manual_seed(0)
     network = build_model("detr-r18", CLASSES)
-    randomise(network)
+    randomise_everything(network)
     return network
 
 
@@ -61,7 +61,7 @@ def flat(outputs: dict[str, Any]) -> list[Tensor]:
 def test_attention_equals_that_of_torch(masked: bool) -> None:
     torch.manual_seed(0)
     ours = MultiHeadAttention(32, 4).double()
-    randomise(ours)
+    randomise_everything(ours)
     theirs = nn.MultiheadAttention(32, 4, batch_first=True).double()
     theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
     theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
@@ -87,7 +87,7 @@ def test_perceptron_has_relu_between_its_layers_only() -> None:
 def test_layer_is_post_norm_with_positions_on_queries_and_keys_alone() -> None:
     torch.manual_seed(0)
     layer = DecoderLayer().double()
-    randomise(layer)
+    randomise_everything(layer)
     sizes = [(4, 5), (2, 3), (1, 2)]
     x, position = torch.randn(2, 2, 9, CHANNELS, dtype=torch.float64)
     boxes, memory = torch.rand(2, 9, 4).double(), torch.randn(2, 28, CHANNELS, dtype=torch.float64)

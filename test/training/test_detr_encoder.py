@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomise_everything
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +26,7 @@ from training.models.resnet import ResidualStage, Stem
 
 def randomised(module: nn.Module) -> nn.Module:
     module.double().eval()
-    randomise(module)
+    randomise_everything(module)
     return module
 
 
@@ -161,7 +161,7 @@ def test_residual_stage_runs_the_blocks_of_its_path(bottleneck: bool, path: str,
 def test_refinement_blocks_have_no_say_in_the_essential_path(bottleneck: bool) -> None:
     stage = residual_stage(bottleneck=bottleneck)
     other = copy.deepcopy(stage)
-    randomise(other.blocks[2:], seed=9)
+    randomise_everything(other.blocks[2:], seed=9)
     x = torch.randn(1, 12, 6, 6, dtype=torch.float64)
     assert torch.equal(stage(x, ESSENTIAL), other(x, ESSENTIAL))
     assert not torch.allclose(stage(x, FULL), other(x, FULL))

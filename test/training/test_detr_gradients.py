@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from random_weights import randomise
+from random_weights import randomise_everything
 from torch import Tensor, nn
 
 from anydepth_perception.depth.config import FULL, STAGES, DepthConfig
@@ -40,7 +40,7 @@ def frozen() -> AnyDepthDetr:
 def network_of(name: str) -> AnyDepthDetr:
     torch.manual_seed(0)
     network = build_model(name, 6).train()
-    randomise(network)
+    randomise_everything(network)
     return network
 
 

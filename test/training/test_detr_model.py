@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from random_weights import randomise
+from random_weights import randomise_everything
 
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, DepthConfigError
 from training.models.build import build_model
@@ -25,7 +25,7 @@ STRIDES = dict(
 def model() -> AnyDepthDetr:
     torch.manual_seed(0)
     network = build_model("detr-r18", 6).eval()
-    randomise(network)
+    randomise_everything(network)
     return network
 
 
@@ -96,7 +96,7 @@ def test_base_net_is_all_essential_with_two_thirds_of_the_decoder(size: str, dep
 @pytest.mark.parametrize(("name", "depth"), [("detr-r18", "FFFF.FFFF.d2"), ("detr-r50", "FFFF.FFFF.d6")])
 def test_super_net_equals_the_static_network_bit_for_bit(name: str, depth: str) -> None:
     any_depth = build_model(name, 6, fine=None).eval()
-    randomise(any_depth)
+    randomise_everything(any_depth)
     static = build_model(name, 6, fine=None, any_depth=False).eval()
     state = {key.replace(".norm.full.", ".norm."): value for key, value in any_depth.state_dict().items()}
     static.load_state_dict({key: value for key, value in state.items() if ".norm.essential." not in key})
@@ -147,6 +147,7 @@ def test_detections_do_not_depend_on_the_other_images_of_a_batch(model: AnyDepth
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         both, alone = model(images), model(images[1:])
+    assert not torch.allclose(both["logits"][0], both["logits"][1], rtol=0.01)
     assert torch.allclose(both["logits"][1:], alone["logits"], atol=1e-4)
 
 

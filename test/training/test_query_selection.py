@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomise_everything
 from torch import Tensor
 
 from training.models.query_selection import QuerySelection, anchor_logits, inverse_sigmoid
@@ -17,7 +17,7 @@ CHANNELS = 16
 def selection_of(num_queries: int) -> QuerySelection:
     torch.manual_seed(0)
     module = QuerySelection(CHANNELS, 5, num_queries).double()
-    randomise(module)
+    randomise_everything(module)
     return module
 
 
