@@ -28,13 +28,15 @@ class QuantizationSettings:
     """How to quantise.
 
     `placement` and `min_products` as in `plan_segment`, `method` minmax or mse. The placement
-    `convolutions` has int8 activations with zero point 0, which is what TensorRT and OpenVINO want; `activations` has
-    uint8, which ONNX Runtime's integer operators on x86-64 want. `seed` draws the random mixtures of paths.
+    `convolutions` has symmetric ranges. They are stored as uint8 around 128: OpenVINO computes wrong results from int8
+    activations on some CPUs. TensorRT takes no uint8, for it `signed` stores the same steps as int8 around 0.
+    `seed` draws the random mixtures of paths.
     """
 
     placement: str = CONVOLUTIONS
     method: str = "minmax"
     min_products: int = 256
+    signed: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,6 +45,8 @@ class QuantizationSettings:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(accepted)}")
         if self.min_products < 1:
             raise ValueError(f"min_products is {self.min_products}, expected 1 or more")
+        if self.signed and self.placement != CONVOLUTIONS:
+            raise ValueError(f"signed is {self.signed}, expected False with the placement {self.placement}")
 
 
 def quantize_bundle(
@@ -90,7 +94,7 @@ def quantize_bundle(
         for target, origin in plan.same_range.items():
             ranges[target] = ranges[origin]
     segments = {
-        name: insert_pairs(model, name, plans[name], ranges, symmetric=symmetric)
+        name: insert_pairs(model, name, plans[name], ranges, symmetric=symmetric, signed=settings.signed)
         for name, model in models.items()
     }
     manifest = _manifest(bundle, path, settings, len(fitted), source)
@@ -132,6 +136,7 @@ def _manifest(
             "method": settings.method,
             "placement": settings.placement,
             "min_products": settings.min_products,
+            "activations": "int8" if settings.signed else "uint8",
             "mixtures": NUM_MIXTURES,
             "seed": settings.seed,
         },

@@ -13,17 +13,18 @@ from anydepth_perception.quantization.place import Plan
 
 
 def insert_pairs(
-    model: onnx.ModelProto, name: str, plan: Plan, ranges: Mapping[str, Range], *, symmetric: bool
+    model: onnx.ModelProto, name: str, plan: Plan, ranges: Mapping[str, Range], *, symmetric: bool, signed: bool
 ) -> onnx.ModelProto:
     """An INT8 copy of a segment that computes what `plan` says in 8 bits.
 
-    Weights are int8 with one scale per output channel. Activations are int8 with zero point 0 where `symmetric`,
-    else uint8. A boundary tensor stays float32; its scale follows from its range alone, so that it is the same in
-    every segment. New names are prefixed with the segment's `name`.
+    Weights are int8 with one scale per output channel. Activations are uint8, with zero point 128 where `symmetric`;
+    where `signed` as well, the same steps are int8 with zero point 0. A boundary tensor stays float32; its scale
+    follows from its range alone, so that it is the same in every segment. New names are prefixed with `name`, the
+    segment's.
     """
     graph = onnx.GraphProto()
     graph.CopyFrom(model.graph)
-    editor = _Editor(graph, name, ranges, symmetric)
+    editor = _Editor(graph, name, ranges, symmetric, signed)
     editor.run(plan)
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -34,11 +35,14 @@ def insert_pairs(
 class _Editor:
     """Rewrites one graph in place."""
 
-    def __init__(self, graph: onnx.GraphProto, name: str, ranges: Mapping[str, Range], symmetric: bool) -> None:
+    def __init__(
+        self, graph: onnx.GraphProto, name: str, ranges: Mapping[str, Range], symmetric: bool, signed: bool
+    ) -> None:
         self.graph = graph
         self.name = name
         self.ranges = ranges
         self.symmetric = symmetric
+        self.signed = signed
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         self.added: list[onnx.TensorProto] = []
         self.dequantized: dict[str, str] = {}
@@ -80,7 +84,7 @@ class _Editor:
         return self.dequantized[source]
 
     def _pair(self, tensor: str, source: str, target: str) -> None:
-        scale, zero_point = _parameters(self.ranges[tensor], self.symmetric)
+        scale, zero_point = _parameters(self.ranges[tensor], self.symmetric, self.signed)
         parameters = [
             self._add(self._inner(tensor, ":scale"), scale),
             self._add(self._inner(tensor, ":zero_point"), zero_point),
@@ -121,10 +125,11 @@ def is_quantized(model: onnx.ModelProto) -> bool:
     return pairs or any(tensor.data_type in types for tensor in model.graph.initializer)
 
 
-def _parameters(limits: Range, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
+def _parameters(limits: Range, symmetric: bool, signed: bool) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point, such that zero is met exactly."""
     low, high = limits
     if symmetric:
-        return np.array(max(high / 127, 1e-12), np.float32), np.array(0, np.int8)
+        zero_point = np.array(0, np.int8) if signed else np.array(128, np.uint8)
+        return np.array(max(high / 127, 1e-12), np.float32), zero_point
     scale = max((high - low) / 255, 1e-12)
     return np.array(scale, np.float32), np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)

@@ -18,8 +18,9 @@ from anydepth_perception.tools.interrupt import interruptible
 
 AISLE = "aisle"
 DEFAULTS = QuantizationSettings()
-PLACEMENT_FOR = {"openvino": CONVOLUTIONS, "tensorrt": CONVOLUTIONS, "onnxruntime": ACTIVATIONS}
-"""Where the Q/DQ pairs lie, by the library that shall run fast; every library runs both."""
+TENSORRT = "tensorrt"
+PLACEMENT_FOR = {"onnxruntime": ACTIVATIONS, "openvino": CONVOLUTIONS, TENSORRT: CONVOLUTIONS}
+"""Where the Q/DQ pairs lie, by the library that the bundle is for."""
 
 _FIRST_SCENE = 1_500_000
 _SIZES = ((640, 480), (320, 320))
@@ -52,7 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="runtime",
         choices=sorted(PLACEMENT_FOR),
         default="openvino",
-        help="library that shall run fast; all of them run the bundle (default: %(default)s)",
+        help="library that shall run it fast; bundles for the first two run anywhere but on TensorRT, "
+        "and OpenVINO may compute wrongly from one for TensorRT (default: %(default)s)",
     )
     parser.add_argument(
         "--method", choices=METHODS, default=DEFAULTS.method, help="how ranges are found (default: %(default)s)"
@@ -78,7 +80,9 @@ def quantize(options: argparse.Namespace) -> Bundle:
         images = aisle_images(options.count)
     else:
         images = read_folder(Path(options.images).expanduser(), options.count)
-    settings = QuantizationSettings(PLACEMENT_FOR[options.runtime], options.method, options.min_products)
+    settings = QuantizationSettings(
+        PLACEMENT_FOR[options.runtime], options.method, options.min_products, signed=options.runtime == TENSORRT
+    )
     source = "aisle scenes of the training split" if options.images == AISLE else "a folder of images"
     return quantize_bundle(bundle, options.output, images, settings, source=source)
 

@@ -93,13 +93,27 @@ def test_the_manifest_says_int8_and_how_it_was_calibrated(pair: tuple[Bundle, Bu
     assert provenance["calibration"]["images"] == 6
 
 
-def test_activations_of_the_portable_placement_are_symmetric_int8(tmp_path: Path) -> None:
-    quantized = quantize_tiny(tmp_path, CONVOLUTIONS)
-    for segment in quantized.manifest.segments.values():
-        for tensor in quantized.read_segment(segment).graph.initializer:
-            if tensor.name.endswith(":zero_point"):
-                assert tensor.data_type == TensorProto.INT8, tensor.name
-                assert not numpy_helper.to_array(tensor).any(), tensor.name
+def test_uint8_around_128_and_int8_around_0_mean_the_same(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny.anydepth")
+    outputs = []
+    for signed in (False, True):
+        settings = QuantizationSettings(CONVOLUTIONS, min_products=ALL_CONVOLUTIONS, signed=signed)
+        path = tmp_path / f"{signed}.anydepth"
+        quantized = quantize_bundle(bundle, path, pictures(2), settings, source="test")
+        assert zero_points(quantized) == ({(TensorProto.INT8, 0)} if signed else {(TensorProto.UINT8, 128)})
+        outputs.append(run(quantized, bundle.full, pictures(1)[0][None]))
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+
+
+def zero_points(bundle: Bundle) -> set[tuple[int, int]]:
+    """Types and values of the zero points of all activations."""
+    graphs = [bundle.read_segment(segment).graph for segment in bundle.manifest.segments.values()]
+    return {
+        (tensor.data_type, int(numpy_helper.to_array(tensor)))
+        for graph in graphs
+        for tensor in graph.initializer
+        if tensor.name.endswith(":zero_point") and not tensor.dims
+    }
 
 
 def test_the_other_placement_leaves_no_float_convolution_in_onnx_runtime(tmp_path: Path) -> None:
@@ -146,6 +160,11 @@ def test_settings_out_of_range_are_named(wrong: dict[str, object]) -> None:
     (name, value), = wrong.items()
     with pytest.raises(ValueError, match=f"{name} is {value!r}, expected"):
         QuantizationSettings(**wrong)
+
+
+def test_signed_activations_go_with_symmetric_ranges_only() -> None:
+    with pytest.raises(ValueError, match="signed is True, expected False with the placement activations"):
+        QuantizationSettings(ACTIVATIONS, signed=True)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
