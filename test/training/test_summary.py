@@ -130,7 +130,7 @@ def test_differences_between_rows_of_the_r50_sweep_are_within_two_percent_of_the
     assert ours == pytest.approx(R50_SWEEP[first] - R50_SWEEP[second], rel=0.02)
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.pairwise(DECODER_COLUMN))
+@pytest.mark.parametrize(("first", "second"), [*itertools.pairwise(DECODER_COLUMN)])
 def test_a_decoder_layer_costs_what_the_paper_reports_within_its_rounding(first: str, second: str) -> None:
     ours = sweep_gflops()[first] - sweep_gflops()[second]
     assert ours == pytest.approx(R50_SWEEP[first] - R50_SWEEP[second], abs=SWEEP_ROUNDING)
