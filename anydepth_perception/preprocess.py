@@ -36,11 +36,23 @@ class Geometry:
 class Preprocessor:
     """Resizes images into one uint8 [1, height, width, 3] RGB buffer. One thread at a time may use it."""
 
-    def __init__(self, height: int, width: int, *, resize: str = "letterbox", pad_value: int = 114) -> None:
-        """`resize` is `letterbox` (keeps the aspect ratio, pads with `pad_value`) or `stretch`."""
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        resize: str = "letterbox",
+        pad_value: int = 114,
+        buffer: np.ndarray | None = None,
+    ) -> None:
+        """`resize` is `letterbox` (keeps the aspect ratio, pads with `pad_value`) or `stretch`.
+
+        `buffer` is the memory to write into, uint8 [1, height, width, 3], where a backend wants to have it.
+        """
         if resize not in ("letterbox", "stretch"):
             raise ValueError(f"resize is {resize!r}, expected letterbox or stretch")
-        self.buffer = np.full((1, height, width, 3), pad_value, np.uint8)
+        self.buffer = np.empty((1, height, width, 3), np.uint8) if buffer is None else buffer
+        self.buffer.fill(pad_value)
         self._resize = resize
         self._pad_value = pad_value
         self._source_size: tuple[int, int] | None = None

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from anydepth_perception.backends.base import Backend, BackendError, Engine
+from anydepth_perception.backends.base import Backend, BackendError, Buffer, Engine, Placement, run_once
 
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
 """Accepted values of the `backend` parameter."""
 
-__all__ = ["BACKENDS", "Backend", "BackendError", "Engine", "create_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendError",
+    "Buffer",
+    "Engine",
+    "Placement",
+    "create_backend",
+    "run_once",
+]
 
 
 def create_backend(name: str = "auto", *, threads: int = 0) -> Backend:

@@ -1,22 +1,37 @@
-"""The ONNX Runtime backend: float32 on the CPU, with all buffers bound before the first frame."""
+"""The ONNX Runtime backend: on the CPU, weights in memory once, all buffers bound before the first frame."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from anydepth_perception.backends.base import BackendError
+from anydepth_perception.backends.base import BackendError, Buffer, Placement
 from anydepth_perception.backends.cpu import physical_core_count
+from anydepth_perception.backends.host_memory import allocate_on_host
+from anydepth_perception.backends.onnxruntime_weights import SharedWeights, write_hollow
+from anydepth_perception.bundle.manifest import TensorSpec
 
-_NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+_DTYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(bool)": "bool",
+}
 
 
 class OnnxRuntimeBackend:
-    """Compiles graphs into ONNX Runtime sessions on the CPU."""
+    """Compiles graphs into ONNX Runtime sessions on the CPU. Engines of one backend share their weights."""
 
     def __init__(self, threads: int = 0) -> None:
         """`threads` per engine; 0 takes as many as there are physical cores.
@@ -27,6 +42,7 @@ class OnnxRuntimeBackend:
         if threads < 0:
             raise BackendError(f"threads is {threads}, expected 0 (all physical cores) or more")
         self._threads = threads or physical_core_count()
+        self._weights = SharedWeights()
 
     @property
     def name(self) -> str:
@@ -48,23 +64,62 @@ class OnnxRuntimeBackend:
         """Threads of every engine."""
         return self._threads
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that this backend's engines share."""
+        return self._weights.total_bytes
+
     def compile(self, model: onnx.ModelProto) -> OnnxRuntimeEngine:
-        """Compiles `model` into an engine with its buffers allocated.
+        """Compiles `model` into an engine.
 
         Raises:
-            BackendError: ONNX Runtime refuses the graph, or its inputs and outputs are not those of a detector.
+            BackendError: ONNX Runtime refuses the graph, or a shape is not static, or there is no room for
+                temporary files.
         """
+        name = model.graph.name
         try:
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), self._session_options(), providers=["CPUExecutionProvider"]
-            )
+            with tempfile.TemporaryDirectory(prefix="anydepth-") as folder:
+                optimised = self._optimise(model, Path(folder))
+                weights = self._weights.take_from(optimised)
+                session = self._load(optimised, weights, Path(folder))
+        except OSError as error:
+            raise BackendError(f"cannot compile {name!r}, temporary files cannot be written: {error}") from error
         except Exception as error:  # ONNX Runtime's exceptions have no common base beside Exception
-            raise BackendError(f"ONNX Runtime cannot compile {model.graph.name!r}: {_first_line(error)}") from error
-        return OnnxRuntimeEngine(session, model.graph.name)
+            raise BackendError(f"ONNX Runtime cannot compile {name!r}: {_first_line(error)}") from error
+        _return_free_memory()
+        return OnnxRuntimeEngine(session, weights, name)
+
+    def allocate(self, placements: Sequence[Placement]) -> dict[str, Buffer]:
+        """Buffers in host memory; see `Backend.allocate`."""
+        return allocate_on_host(placements)
+
+    def synchronize(self) -> None:
+        """There is nothing to wait for."""
+
+    def _optimise(self, model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+        """The graph as ONNX Runtime rewrites it for this CPU: only now do equal weights look equal."""
+        path = folder / "optimised.onnx"
+        options = self._session_options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        optimised = onnx.load_model(path)
+        path.unlink()
+        return optimised
+
+    def _load(
+        self, model: onnx.ModelProto, weights: Mapping[str, onnxruntime.OrtValue], folder: Path
+    ) -> onnxruntime.InferenceSession:
+        options = self._session_options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        for name, value in weights.items():
+            options.add_initializer(name, value)
+        path = write_hollow(model, folder)
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def _session_options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -72,54 +127,77 @@ class OnnxRuntimeBackend:
         # A spinning pool would take the cores from the other engines and from the rest of the robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        # Engines run one at a time, so that their intermediate tensors can share memory.
+        # Engines run one at a time, so that their intermediate tensors can share memory. One block per engine,
+        # as a memory pattern asks for, would leave holes between engines whose blocks differ a little.
         _register_shared_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
+        options.enable_mem_pattern = False
         return options
 
 
 class OnnxRuntimeEngine:
-    """One session whose input and outputs are bound to memory that stays where it is."""
+    """One session whose inputs and outputs are bound to memory that stays where it is."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, name: str) -> None:
-        """Use `OnnxRuntimeBackend.compile`. `name` is the graph's, for errors."""
+    def __init__(
+        self, session: onnxruntime.InferenceSession, weights: Mapping[str, onnxruntime.OrtValue], name: str
+    ) -> None:
+        """Use `OnnxRuntimeBackend.compile`. `weights` are kept for the session; `name` is the graph's, for errors."""
         self._session = session
+        self._weights = weights
         self._name = name
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 2:
-            raise BackendError(f"graph {name!r} has {len(inputs)} inputs and {len(outputs)} outputs, expected 1 and 2")
-        for value in [*inputs, *outputs]:
-            static = all(isinstance(size, int) and size > 0 for size in value.shape)
-            if not static or value.type not in _NUMPY_TYPES:
-                raise BackendError(f"graph {name!r}: {value.name} is {value.type}{value.shape}, not of static shape")
-        self._input_name = inputs[0].name
-        self._input_shape = tuple(inputs[0].shape)
-        self._input_type = _NUMPY_TYPES[inputs[0].type]
-        self._image: np.ndarray | None = None
-        self._binding = session.io_binding()
-        self._outputs = tuple(np.zeros(value.shape, _NUMPY_TYPES[value.type]) for value in outputs)
-        for value, buffer in zip(outputs, self._outputs, strict=True):
-            self._binding.bind_output(value.name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data)
+        self.inputs = tuple(_spec(value, name) for value in session.get_inputs())
+        self.outputs = tuple(_spec(value, name) for value in session.get_outputs())
+        self._binding: onnxruntime.IOBinding | None = None
+        self._buffers: list[Buffer] = []
+        self._last_run_s = 0.0
 
-    def run(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Runs on `image`, uint8 [1, H, W, 3]; see `Engine.run`."""
-        if image is not self._image:
-            self._bind(image)
+    @property
+    def last_run_ms(self) -> float:
+        """Wall time of the last run."""
+        return self._last_run_s * 1e3
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> None:
+        """Binds all inputs and outputs; see `Engine.bind`."""
+        binding, bound = self._session.io_binding(), []
+        for specs, bind in ((self.inputs, binding.bind_input), (self.outputs, binding.bind_output)):
+            for spec in specs:
+                buffer = _matching(buffers, spec, self._name)
+                array = buffer.host
+                bind(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+                bound.append(buffer)
+        self._binding, self._buffers = binding, bound
+
+    def run(self) -> None:
+        """Runs on the bound buffers; see `Engine.run`."""
+        if self._binding is None:
+            raise BackendError(f"engine {self._name!r} has no buffers yet, bind them first")
+        started = time.perf_counter()
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # see compile
             raise BackendError(f"ONNX Runtime failed to run {self._name!r}: {_first_line(error)}") from error
-        return self._outputs[0], self._outputs[1]
+        self._last_run_s = time.perf_counter() - started
 
-    def _bind(self, image: np.ndarray) -> None:
-        if image.shape != self._input_shape or image.dtype != self._input_type or not image.flags.c_contiguous:
-            layout = "" if image.flags.c_contiguous else " not contiguous"
-            raise BackendError(
-                f"{self._name!r} was given {image.dtype}{list(image.shape)}{layout}, "
-                f"expected contiguous {np.dtype(self._input_type)}{list(self._input_shape)}"
-            )
-        self._binding.bind_input(self._input_name, "cpu", 0, self._input_type, image.shape, image.ctypes.data)
-        self._image = image  # keeps the bound memory alive
+
+def _spec(value: onnxruntime.NodeArg, graph: str) -> TensorSpec:
+    static = all(isinstance(size, int) and size > 0 for size in value.shape)
+    if not static or value.type not in _DTYPES:
+        raise BackendError(f"graph {graph!r}: {value.name} is {value.type}{value.shape}, not of static shape")
+    return TensorSpec(value.name, tuple(value.shape), _DTYPES[value.type])
+
+
+def _matching(buffers: Mapping[str, Buffer], spec: TensorSpec, graph: str) -> Buffer:
+    buffer = buffers.get(spec.name)
+    if buffer is None:
+        raise BackendError(f"engine {graph!r} needs a buffer for {spec}, given are {', '.join(buffers) or 'none'}")
+    array = buffer.host
+    if array.shape != spec.shape or array.dtype != spec.dtype or not array.flags.c_contiguous:
+        layout = "" if array.flags.c_contiguous else " not contiguous"
+        raise BackendError(
+            f"engine {graph!r} was given {array.dtype}{list(array.shape)}{layout} for {spec.name!r}, "
+            f"expected contiguous {np.dtype(spec.dtype)}{list(spec.shape)}"
+        )
+    return buffer
 
 
 @functools.cache
@@ -128,8 +206,15 @@ def _register_shared_arena() -> None:
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
+    grow_by_what_is_asked_for = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
     with contextlib.suppress(Exception):  # other code of this process has registered one, which serves as well
-        onnxruntime.create_and_register_allocator(memory, None)
+        onnxruntime.create_and_register_allocator(memory, grow_by_what_is_asked_for)
+
+
+def _return_free_memory() -> None:
+    """Gives back to the system what compiling left free: about twice the weights of a graph (glibc keeps it)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _first_line(error: Exception) -> str:

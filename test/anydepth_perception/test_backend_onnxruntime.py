@@ -1,7 +1,9 @@
-"""The ONNX Runtime backend: same numbers as a plain session, buffers that stay, failures that say why."""
+"""The ONNX Runtime backend: same numbers as a plain session, weights once, the caller's buffers, clear failures."""
 
 from __future__ import annotations
 
+import gc
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from anydepth_perception.backends import BACKENDS, BackendError, create_backend
+from anydepth_perception.backends import BACKENDS, BackendError, Buffer, Placement, create_backend, run_once
 from anydepth_perception.backends.cpu import physical_core_count
-from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
-from anydepth_perception.bundle import Bundle
+from anydepth_perception.backends.host_memory import HostBuffer
+from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeEngine
+from anydepth_perception.bundle import Bundle, TensorSpec
 from anydepth_perception.depth.load import process_memory_bytes
 
 
@@ -29,44 +32,56 @@ def images(count: int, size: int = 64) -> list[np.ndarray]:
     return [rng.integers(0, 256, (1, size, size, 3), np.uint8) for _ in range(count)]
 
 
+def bound(engine: OnnxRuntimeEngine, backend: OnnxRuntimeBackend) -> dict[str, np.ndarray]:
+    """Binds an engine to buffers of its own and returns them."""
+    buffers: dict[str, Buffer] = {}
+    for spec in (*engine.inputs, *engine.outputs):
+        buffers.update(backend.allocate([Placement(spec)]))
+    engine.bind(buffers)
+    return {name: buffer.host for name, buffer in buffers.items()}
+
+
+def compiled(model: onnx.ModelProto) -> tuple[OnnxRuntimeEngine, dict[str, np.ndarray]]:
+    backend = OnnxRuntimeBackend(threads=1)
+    engine = backend.compile(model)
+    return engine, bound(engine, backend)
+
+
 def test_results_equal_those_of_a_plain_session(model: onnx.ModelProto) -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    engine = OnnxRuntimeBackend(threads=1).compile(model)
+    engine, tensors = compiled(model)
     for image in images(3):
-        boxes, logits = engine.run(image)
+        np.copyto(tensors["images"], image)
+        engine.run()
         expected = session.run(["boxes", "logits"], {"images": image})
-        np.testing.assert_allclose(boxes, expected[0], atol=1e-5)
-        np.testing.assert_allclose(logits, expected[1], atol=1e-5)
+        np.testing.assert_allclose(tensors["boxes"], expected[0], atol=1e-5)
+        np.testing.assert_allclose(tensors["logits"], expected[1], atol=1e-5)
 
 
-def test_image_written_into_the_same_memory_is_seen(model: onnx.ModelProto) -> None:
-    engine = OnnxRuntimeBackend(threads=1).compile(model)
-    first, second = images(2)
-    buffer = first.copy()
-    before = engine.run(buffer)[1].copy()
-    np.copyto(buffer, second)
-    after = engine.run(buffer)[1].copy()
-    assert np.abs(before - after).max() > 1e-4
-    np.testing.assert_array_equal(after, engine.run(second)[1])
+def test_inputs_and_outputs_of_any_graph_are_named(tiny_bundle_path: Path) -> None:
+    bundle = Bundle.load(tiny_bundle_path)
+    segment = bundle.manifest.segments["fpn_p4.full"]
+    engine = OnnxRuntimeBackend(threads=1).compile(bundle.compose_segments([segment], ("fpn_p4",), "one"))
+    assert (set(engine.inputs), set(engine.outputs)) == (set(segment.inputs), set(segment.outputs))
 
 
-def test_outputs_are_the_same_buffers_on_every_run(model: onnx.ModelProto) -> None:
-    engine = OnnxRuntimeBackend(threads=1).compile(model)
-    image = images(1)[0]
-    first, second = engine.run(image), engine.run(image)
-    assert all(a is b for a, b in zip(first, second, strict=True))
+def test_time_of_the_last_run_is_reported(model: onnx.ModelProto) -> None:
+    engine, _ = compiled(model)
+    assert engine.last_run_ms == 0
+    started = time.perf_counter()
+    engine.run()
+    assert 0 < engine.last_run_ms <= (time.perf_counter() - started) * 1e3
 
 
 def test_running_allocates_no_python_memory(model: onnx.ModelProto) -> None:
-    engine = OnnxRuntimeBackend(threads=1).compile(model)
-    image = images(1)[0]
+    engine, _ = compiled(model)
     for _ in range(3):
-        engine.run(image)
+        engine.run()
 
     def growth_bytes(runs: int) -> int:
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(runs):
-            engine.run(image)
+            engine.run()
         return tracemalloc.get_traced_memory()[0] - before
 
     tracemalloc.start()
@@ -75,6 +90,53 @@ def test_running_allocates_no_python_memory(model: onnx.ModelProto) -> None:
         assert min(growth_bytes(runs=50) for _ in range(5)) < 4096
     finally:
         tracemalloc.stop()
+
+
+def test_engines_share_equal_weights(tiny_bundle_path: Path) -> None:
+    bundle = Bundle.load(tiny_bundle_path)
+    backend = OnnxRuntimeBackend(threads=1)
+    kept = [backend.compile(bundle.compose(bundle.full))]
+    one = backend.weight_bytes
+    kept.append(backend.compile(bundle.compose(bundle.full)))
+    assert backend.weight_bytes == one > 0
+
+
+def test_weights_end_with_the_last_engine_that_uses_them(model: onnx.ModelProto) -> None:
+    backend = OnnxRuntimeBackend(threads=1)
+    engine = backend.compile(model)
+    assert backend.weight_bytes > 0
+    del engine
+    gc.collect()
+    assert backend.weight_bytes == 0
+
+
+def test_engine_outlives_its_backend(model: onnx.ModelProto) -> None:
+    backend = OnnxRuntimeBackend(threads=1)
+    engine = backend.compile(model)
+    tensors = bound(engine, backend)
+    np.copyto(tensors["images"], images(1)[0])
+    engine.run()
+    expected = tensors["logits"].copy()
+    del backend
+    gc.collect()
+    engine.run()
+    np.testing.assert_array_equal(tensors["logits"], expected)
+
+
+def test_no_temporary_file_is_left(
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    compiled(model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_folder_for_temporary_files_is_a_backend_error(
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(BackendError, match=r"temporary files cannot be written: .*missing"):
+        compiled(model)
 
 
 def graph_with_large_intermediate(rows: int) -> onnx.ModelProto:
@@ -103,17 +165,18 @@ def test_engines_share_the_memory_of_their_intermediate_tensors() -> None:
     backend = OnnxRuntimeBackend(threads=1)
     graph = graph_with_large_intermediate(intermediate_bytes // (192 * 4))
     engines = [backend.compile(graph) for _ in range(6)]
-    (image,) = images(1, size=8)
+    for engine in engines:
+        bound(engine, backend)
     before = process_memory_bytes()
     for engine in engines:
-        engine.run(image)
+        engine.run()
     after = process_memory_bytes()
     assert before is not None and after is not None
     assert after - before < 3 * intermediate_bytes
 
 
 @pytest.mark.parametrize(
-    "image",
+    "host",
     [
         np.zeros((1, 32, 64, 3), np.uint8),
         np.zeros((1, 64, 64, 3), np.float32),
@@ -121,10 +184,31 @@ def test_engines_share_the_memory_of_their_intermediate_tensors() -> None:
     ],
     ids=["shape", "type", "gaps"],
 )
-def test_unsuitable_image_is_refused(model: onnx.ModelProto, image: np.ndarray) -> None:
-    engine = OnnxRuntimeBackend(threads=1).compile(model)
+def test_unsuitable_buffer_is_refused(model: onnx.ModelProto, host: np.ndarray) -> None:
+    backend = OnnxRuntimeBackend(threads=1)
+    engine = backend.compile(model)
     with pytest.raises(BackendError, match=r"expected contiguous uint8\[1, 64, 64, 3\]"):
-        engine.run(image)
+        engine.bind({"images": HostBuffer(TensorSpec("images", host.shape, str(host.dtype)), host)})
+
+
+def test_missing_buffer_is_refused(model: onnx.ModelProto) -> None:
+    backend = OnnxRuntimeBackend(threads=1)
+    engine = backend.compile(model)
+    buffers = backend.allocate([Placement(spec) for spec in engine.inputs])
+    with pytest.raises(BackendError, match=r"needs a buffer for boxes .*, given are images"):
+        engine.bind(buffers)
+
+
+def test_running_without_buffers_is_refused(model: onnx.ModelProto) -> None:
+    with pytest.raises(BackendError, match="has no buffers yet"):
+        OnnxRuntimeBackend(threads=1).compile(model).run()
+
+
+def test_tensors_of_one_block_overlap_where_they_are_placed_so() -> None:
+    first, second = TensorSpec("first", (2,), "float32"), TensorSpec("second", (2,), "float32")
+    buffers = OnnxRuntimeBackend(threads=1).allocate([Placement(first, 0), Placement(second, 4)])
+    buffers["first"].host[:] = (1, 2)
+    assert buffers["second"].host.tolist() == [2, 0]
 
 
 def test_graph_that_the_library_refuses_is_a_backend_error() -> None:
@@ -137,12 +221,17 @@ def test_graph_that_the_library_refuses_is_a_backend_error() -> None:
         OnnxRuntimeBackend().compile(odd)
 
 
-def test_graph_without_two_outputs_is_refused() -> None:
-    values = [helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+def test_graph_without_static_shapes_is_refused() -> None:
+    values = [helper.make_tensor_value_info(name, 1, ["n"]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", values[:1], values[1:])
     one = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    with pytest.raises(BackendError, match="graph 'one' has 1 inputs and 1 outputs, expected 1 and 2"):
+    with pytest.raises(BackendError, match=r"graph 'one': x is tensor\(float\)\['n'\], not of static shape"):
         OnnxRuntimeBackend().compile(one)
+
+
+def test_run_once_names_a_missing_input(model: onnx.ModelProto) -> None:
+    with pytest.raises(BackendError, match=r"input images uint8\[1, 64, 64, 3\] is missing, given are none"):
+        run_once(OnnxRuntimeBackend(threads=1), model, {})
 
 
 def test_identity_is_reported() -> None:

@@ -12,6 +12,7 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError
 from anydepth_perception.detector import Detector, ImageError
+from anydepth_perception.execution import Decision
 
 MIXTURE = DepthConfig.parse("FFEE.FFEE")
 
@@ -114,3 +115,38 @@ def test_good_image_after_a_bad_one_is_served(detector: Detector) -> None:
     with pytest.raises(ImageError):
         detector.detect(np.zeros((4, 4, 2), np.uint8), MIXTURE)
     assert len(detector.detect(picture(), MIXTURE, score_threshold=0.05).detections) > 0
+
+
+def test_staged_and_whole_detect_the_same(detector: Detector) -> None:
+    staged = Detector(detector.bundle, detector.backend, configs=[MIXTURE], execution="staged")
+    expected = detector.detect(picture(), MIXTURE, score_threshold=0.05).detections
+    found = staged.detect(picture(), MIXTURE, score_threshold=0.05).detections
+    np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_configuration_chosen_within_the_frame_is_reported(detector: Detector) -> None:
+    staged = Detector(detector.bundle, detector.backend, configs=(), execution="staged", decision_points=["pan_p4"])
+    shorter = DepthConfig.parse("FFFF.FFEE")
+    result = staged.detect(
+        picture(), detector.bundle.full, decide=lambda asked: shorter if asked.point == "pan_p4" else asked.config
+    )
+    assert result.config == shorter
+    assert len(result.group_ms) == len(staged.groups) == 2
+
+
+def test_time_spent_counts_from_the_start_of_the_frame(detector: Detector) -> None:
+    elapsed_ms: list[float] = []
+
+    def go_on(asked: Decision) -> DepthConfig:
+        elapsed_ms.append(asked.elapsed_ms)
+        return asked.config
+
+    result = detector.detect(picture(), MIXTURE, decide=go_on)
+    assert len(elapsed_ms) == 1
+    assert elapsed_ms[0] >= result.preprocess_ms
+    assert len(result.group_ms) == 1
+
+
+def test_whole_execution_runs_what_the_callback_chooses(detector: Detector) -> None:
+    assert detector.detect(picture(), MIXTURE, decide=lambda _: detector.bundle.base).config == detector.bundle.base

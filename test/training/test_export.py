@@ -11,7 +11,7 @@ import pytest
 import torch
 from random_weights import randomise
 
-from anydepth_perception.backends import create_backend
+from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.export import export_segments, main, manifest_of
@@ -49,12 +49,12 @@ def configurations() -> list[DepthConfig]:
 @pytest.mark.parametrize("config", configurations(), ids=str)
 def test_torch_and_onnx_runtime_agree_on_raw_outputs(model: AnyDepthYolo, bundle: Bundle, config: DepthConfig) -> None:
     image = np.random.default_rng(1).integers(0, 256, (1, 96, 128, 3), np.uint8)
-    boxes, logits = create_backend("onnxruntime").compile(bundle.compose(config)).run(image)
+    outputs = run_once(create_backend("onnxruntime"), bundle.compose(config), {"images": image})
     with torch.no_grad():
         expected = model(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255, config)
     scale = np.array([128, 96, 128, 96], np.float32)
-    assert np.abs(boxes - expected["boxes"].numpy() / scale).max() < 1e-4
-    assert np.abs(logits - expected["logits"].numpy()).max() < 1e-4
+    assert np.abs(outputs["boxes"] - expected["boxes"].numpy() / scale).max() < 1e-4
+    assert np.abs(outputs["logits"] - expected["logits"].numpy()).max() < 1e-4
 
 
 def test_deeper_configurations_cost_more(bundle: Bundle) -> None:

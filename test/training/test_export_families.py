@@ -12,7 +12,7 @@ import pytest
 import torch
 from random_weights import randomise
 
-from anydepth_perception.backends import create_backend
+from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.export import export_segments, manifest_of
@@ -54,8 +54,8 @@ class Exported:
 
     def in_onnx_runtime(self, config: DepthConfig) -> np.ndarray:
         """The same from the composed segments."""
-        boxes, logits = create_backend("onnxruntime").compile(self.bundle.compose(config)).run(self.image)
-        return np.concatenate([boxes, logits], axis=2)[0]
+        outputs = run_once(create_backend("onnxruntime"), self.bundle.compose(config), {"images": self.image})
+        return np.concatenate([outputs["boxes"], outputs["logits"]], axis=2)[0]
 
     def configurations(self) -> Iterator[DepthConfig]:
         """Full, base, and random mixtures without end."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anydepth_perception.aisle import CLASS_NAMES
-from anydepth_perception.backends import create_backend
+from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.depth.ladder import default_configs
@@ -47,12 +47,12 @@ def test_torch_and_the_bundle_agree_on_raw_outputs(bundle: Bundle, model: AnyDep
     size = bundle.manifest.input
     preprocess = Preprocessor(size.height, size.width)
     preprocess(render_image("val", 0, (640, 480)).image)
-    boxes, logits = create_backend("onnxruntime").compile(bundle.compose(config)).run(preprocess.buffer)
+    outputs = run_once(create_backend("onnxruntime"), bundle.compose(config), {"images": preprocess.buffer})
     with torch.no_grad():
         expected = model(torch.from_numpy(preprocess.buffer).permute(0, 3, 1, 2).float() / 255, config)
     scale = np.array([size.width, size.height] * 2, np.float32)
-    assert np.abs(boxes - expected["boxes"].numpy() / scale).max() < 1e-4
-    assert np.abs(logits - expected["logits"].numpy()).max() < 1e-4
+    assert np.abs(outputs["boxes"] - expected["boxes"].numpy() / scale).max() < 1e-4
+    assert np.abs(outputs["logits"] - expected["logits"].numpy()).max() < 1e-4
 
 
 def test_the_bundle_takes_at_most_15_megabytes(bundle: Bundle) -> None:
