@@ -86,7 +86,6 @@ class OnnxRuntimeBackend:
             raise BackendError(f"cannot compile {name!r}, temporary files cannot be written: {error}") from error
         except Exception as error:  # ONNX Runtime's exceptions have no common base beside Exception
             raise BackendError(f"ONNX Runtime cannot compile {name!r}: {_first_line(error)}") from error
-        _return_free_memory()
         return OnnxRuntimeEngine(session, weights, name)
 
     def allocate(self, placements: Sequence[Placement]) -> dict[str, Buffer]:
@@ -166,6 +165,7 @@ class OnnxRuntimeEngine:
                 bind(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
                 bound.append(buffer)
         self._binding, self._buffers = binding, bound
+        _return_free_memory()  # here, and not at the end of compile, as the caller no longer holds the graph
 
     def run(self) -> None:
         """Runs on the bound buffers; see `Engine.run`."""
@@ -212,7 +212,7 @@ def _register_shared_arena() -> None:
 
 
 def _return_free_memory() -> None:
-    """Gives back to the system what compiling left free: about twice the weights of a graph (glibc keeps it)."""
+    """Gives back to the system what compiling left free: a few times the weights of a graph, which glibc keeps."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,0 +1,194 @@
+"""Measures what depth on demand costs: staged against whole, a change of depth, the memory of a ladder, long runs."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from anydepth_perception.backends import BACKENDS, BackendError, create_backend
+from anydepth_perception.bundle import Bundle, BundleError, find_bundle
+from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.depth.load import process_memory_bytes
+from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, create_execution
+from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
+from anydepth_perception.tools.interrupt import interruptible
+
+_MEGABYTE = 1e6
+_STEADY_FRAMES = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the measurements and prints JSON on the last line."""
+    with interruptible():
+        options = _parse(arguments)
+        try:
+            report = memory_report(options) if options.memory else measure(options)
+        except (BundleError, BackendError) as error:
+            fail(error)
+        print(json.dumps(report))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures: ratios of times are medians of ratios taken in turns, memory is of fresh processes."""
+    bundle = Bundle.load(find_bundle(options.model))
+    backend = create_backend(options.backend, threads=options.threads)
+    configs = default_configs(bundle, options.rungs)
+    whole, staged = (create_execution(name, bundle, backend) for name in (WHOLE, STAGED))
+    for config in configs:
+        whole.ensure(config)
+    for execution in (whole, staged):
+        _draw(execution)
+    one, ladder, all_stages = (
+        _memory_in_a_fresh_process(options, execution, rungs)
+        for execution, rungs in ((WHOLE, 1), (WHOLE, len(configs)), (STAGED, len(configs)))
+    )
+    return {
+        "staged_over_whole": {
+            str(config): round(staged_over_whole(whole, staged, config, options.repeats), 4)
+            for config in (bundle.full, bundle.base)
+        },
+        "switch_over_steady": {
+            name: round(switch_over_steady(execution, configs, options.switches), 4)
+            for name, execution in ((WHOLE, whole), (STAGED, staged))
+        },
+        "ladder_rss_over_rung": round(ladder["rss_mb"] / one["rss_mb"], 3),
+        "ladder_growth_over_rung": round(ladder["growth_mb"] / one["growth_mb"], 3),
+        "staged_rss_over_rung": round(all_stages["rss_mb"] / one["rss_mb"], 3),
+        "memory": {"rung": one, "ladder": ladder, "staged": all_stages},
+        "random_depths": {
+            name: random_depths(execution, _choices(bundle, name, configs), options.frames)
+            for name, execution in ((WHOLE, whole), (STAGED, staged))
+        }
+        if options.frames
+        else None,
+    }
+
+
+def staged_over_whole(whole: Execution, staged: Execution, config: DepthConfig, repeats: int) -> float:
+    """Median ratio of staged to whole latency at `config`, one frame of each in turn."""
+    whole.ensure(config)
+    ratios = []
+    for index in range(repeats + 2):
+        # Which of the two comes first alternates: neither always finds the other's data in the caches.
+        order = (whole, staged) if index % 2 else (staged, whole)
+        seconds = {execution: _seconds(execution, config) for execution in order}
+        if index >= 2:
+            ratios.append(seconds[staged] / seconds[whole])
+    return statistics.median(ratios)
+
+
+def switch_over_steady(execution: Execution, configs: Sequence[DepthConfig], switches: int, seed: int = 0) -> float:
+    """Median over changes of depth of the first frame's latency over that of a steady frame at the same depth.
+
+    Steady is the median of the frames that follow without a change.
+    """
+    picks = random.Random(seed)
+    ratios, before = [], configs[0]
+    for _ in range(switches):
+        config = picks.choice([other for other in configs if other != before])
+        first = _seconds(execution, config)
+        steady = statistics.median(_seconds(execution, config) for _ in range(_STEADY_FRAMES))
+        ratios.append(first / steady)
+        before = config
+    return statistics.median(ratios)
+
+
+def random_depths(
+    execution: Execution, configs: Sequence[DepthConfig], frames: int, seed: int = 0
+) -> dict[str, float | int]:
+    """Growth of resident memory over frames at random depths, and how many put out other numbers than alone."""
+    expected = {config: _result(execution, config) for config in configs}
+    picks = random.Random(seed)
+    before, differing = process_memory_bytes() or 0, 0
+    for _ in range(frames):
+        config = picks.choice(configs)
+        execution.run(config)
+        if not (np.array_equal(execution.boxes, expected[config][0])
+                and np.array_equal(execution.logits, expected[config][1])):
+            differing += 1
+    growth = (process_memory_bytes() or 0) - before
+    return {"frames": frames, "rss_growth_mb": round(growth / _MEGABYTE, 3), "differing_frames": differing}
+
+
+def memory_report(options: argparse.Namespace) -> dict[str, float]:
+    """Resident memory of this process with the engines of some rungs: before loading anything, and in all."""
+    before = _resident_mb()
+    bundle = Bundle.load(find_bundle(options.model))
+    execution = create_execution(options.execution, bundle, create_backend(options.backend, threads=options.threads))
+    configs = default_configs(bundle, options.rungs) if options.rungs > 1 else (bundle.full,)
+    for config in configs:
+        execution.ensure(config)
+        execution.run(config)
+    after = _resident_mb()
+    return {"imports_mb": round(before, 1), "rss_mb": round(after, 1), "growth_mb": round(after - before, 1)}
+
+
+def _memory_in_a_fresh_process(options: argparse.Namespace, execution: str, rungs: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "anydepth_perception.tools.bench_execution", "--memory"]
+    command += ["--model", options.model, "--backend", options.backend, "--threads", str(options.threads)]
+    command += ["--execution", execution, "--rungs", str(rungs)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise BackendError(f"measuring memory failed: {result.stderr.strip()}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _choices(bundle: Bundle, name: str, configs: Sequence[DepthConfig]) -> Sequence[DepthConfig]:
+    """Rungs for whole execution; for staged, which compiles nothing per configuration, as many mixtures beside."""
+    if name == WHOLE:
+        return configs
+    picks = random.Random(1)
+    exits = range(1, bundle.num_exits + 1) or [None]
+    return [*configs, *(
+        DepthConfig(tuple(picks.random() < 0.5 for _ in bundle.full.full_paths), picks.choice(exits)) for _ in configs
+    )]
+
+
+def _draw(execution: Execution) -> None:
+    image = execution.image
+    image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+
+
+def _result(execution: Execution, config: DepthConfig) -> tuple[np.ndarray, np.ndarray]:
+    execution.run(config)
+    return execution.boxes.copy(), execution.logits.copy()
+
+
+def _seconds(execution: Execution, config: DepthConfig, clock: Callable[[], float] = time.perf_counter) -> float:
+    started = clock()
+    execution.run(config)
+    return clock() - started
+
+
+def _resident_mb() -> float:
+    gc.collect()
+    return (process_memory_bytes() or 0) / _MEGABYTE
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench_execution", description=__doc__)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="inference backend (default: %(default)s)")
+    parser.add_argument("--threads", type=whole_number(0), default=0, help="CPU threads, 0 for all physical cores")
+    parser.add_argument("--rungs", type=whole_number(1), default=8, help="rungs of the ladder (default: %(default)s)")
+    parser.add_argument("--repeats", type=whole_number(3), default=60, help="pairs of frames (default: %(default)s)")
+    parser.add_argument("--switches", type=whole_number(1), default=200, help="depth changes (default: %(default)s)")
+    parser.add_argument("--frames", type=whole_number(0), default=0, help="frames at random depths, 10000 say, or 0")
+    parser.add_argument("--memory", action="store_true", help="measure the memory of this process, nothing else")
+    parser.add_argument("--execution", choices=EXECUTIONS, default=WHOLE, help="with --memory (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
