@@ -1,0 +1,87 @@
+"""Staged execution of AnyDepth-DETR: the numbers of whole execution at every exit, decided as late as the decoder."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from anydepth_perception.backends import create_backend
+from anydepth_perception.bundle import Bundle, write_bundle
+from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.execution import StagedExecution, WholeExecution
+from training.export import export_segments, manifest_of
+from training.models.build import build_model
+from training.recipe import Recipe
+
+NUM_EXITS = 3
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(0)
+    model = build_model("detr-r18", 2).eval()
+    for head in model.decoder.box:  # box heads that move, so that exits differ
+        torch.nn.init.normal_(head.layers[-1].weight, std=0.2)
+    recipe = Recipe(model="detr-r18", image_size=(128, 160))
+    models, gflops = export_segments(model, recipe.image_size)
+    path = tmp_path_factory.mktemp("bundles") / "random-detr.anydepth"
+    return write_bundle(path, manifest_of("random-detr", model, recipe, ["a", "b"], gflops, {"seed": 0}), models)
+
+
+@pytest.fixture(scope="module")
+def executions(bundle: Bundle) -> tuple[WholeExecution, StagedExecution]:
+    backend = create_backend("onnxruntime", threads=1)
+    both = WholeExecution(bundle, backend), StagedExecution(bundle, backend)
+    for execution in both:
+        image = execution.image
+        image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+    return both
+
+
+def configurations() -> list[DepthConfig]:
+    picks = random.Random(3)
+    mixtures = [DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES), 1 + i % NUM_EXITS) for i in range(10)]
+    return [DepthConfig.full(NUM_EXITS), DepthConfig.base(NUM_EXITS), *mixtures]
+
+
+def outputs(execution: WholeExecution | StagedExecution, config: DepthConfig) -> np.ndarray:
+    execution.run(config)
+    return np.concatenate([execution.boxes, execution.logits], axis=2)
+
+
+@pytest.mark.parametrize("config", configurations(), ids=str)
+def test_staged_and_whole_put_out_the_same(
+    executions: tuple[WholeExecution, StagedExecution], config: DepthConfig
+) -> None:
+    whole, staged = executions
+    whole.ensure(config)
+    np.testing.assert_allclose(outputs(staged, config), outputs(whole, config), atol=1e-5)
+
+
+def test_exits_put_out_different_boxes(executions: tuple[WholeExecution, StagedExecution]) -> None:
+    first, last = (outputs(executions[1], DepthConfig((True,) * 8, exit_index)) for exit_index in (1, NUM_EXITS))
+    assert np.abs(first - last).max() > 0.01
+
+
+def test_the_exit_can_be_chosen_when_only_the_decoder_is_left(
+    executions: tuple[WholeExecution, StagedExecution], bundle: Bundle
+) -> None:
+    _, staged = executions
+    early = DepthConfig(bundle.full.full_paths, 1)
+    expected = outputs(staged, early)
+    executed = staged.run(bundle.full, lambda asked: early if asked.point == "exits" else asked.config)
+    assert executed.config == early
+    np.testing.assert_array_equal(np.concatenate([staged.boxes, staged.logits], axis=2), expected)
+
+
+def test_weights_are_in_memory_once(bundle: Bundle) -> None:
+    backend = create_backend("onnxruntime", threads=1)
+    whole = WholeExecution(bundle, backend)
+    whole.ensure(bundle.full)
+    one = backend.weight_bytes
+    for exit_index in (1, 2):
+        whole.ensure(DepthConfig(bundle.full.full_paths, exit_index))
+    assert backend.weight_bytes < 1.01 * one
