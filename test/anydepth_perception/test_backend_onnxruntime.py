@@ -17,6 +17,7 @@ from anydepth_perception.backends import BACKENDS, BackendError, Buffer, Placeme
 from anydepth_perception.backends.cpu import physical_core_count
 from anydepth_perception.backends.host_memory import HostBuffer
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeEngine
+from anydepth_perception.backends.onnxruntime_weights import SharedWeights
 from anydepth_perception.bundle import Bundle, TensorSpec
 from anydepth_perception.depth.load import process_memory_bytes
 
@@ -92,13 +93,17 @@ def test_running_allocates_no_python_memory(model: onnx.ModelProto) -> None:
         tracemalloc.stop()
 
 
-def test_engines_share_equal_weights(tiny_bundle_path: Path) -> None:
-    bundle = Bundle.load(tiny_bundle_path)
-    backend = OnnxRuntimeBackend(threads=1)
-    kept = [backend.compile(bundle.compose(bundle.full))]
-    one = backend.weight_bytes
-    kept.append(backend.compile(bundle.compose(bundle.full)))
-    assert backend.weight_bytes == one > 0
+def test_equal_weights_are_in_memory_once(model: onnx.ModelProto) -> None:
+    weights = SharedWeights()
+    first, second = (weights.take_from(onnx.ModelProto.FromString(model.SerializeToString())) for _ in range(2))
+    assert len(first) > 10
+    assert all(first[name] is second[name] for name in first)
+
+
+def test_weights_that_were_taken_are_no_longer_in_the_graph(model: onnx.ModelProto) -> None:
+    hollow = onnx.ModelProto.FromString(model.SerializeToString())
+    taken = sum(value.tensor_size_in_bytes() for value in SharedWeights().take_from(hollow).values())
+    assert hollow.ByteSize() < model.ByteSize() - 0.9 * taken
 
 
 def test_weights_end_with_the_last_engine_that_uses_them(model: onnx.ModelProto) -> None:
