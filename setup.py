@@ -35,6 +35,7 @@ setup(
         *shared_files("launch", "config", "models"),
     ],
     install_requires=["setuptools"],
+    extras_require={"openvino": ["openvino"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anydepth_perception.backends.base import Backend, BackendError, Buffer, Engine, Placement, run_once
 
-BACKENDS = ("auto", "onnxruntime", "tensorrt")
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
 """Accepted values of the `backend` parameter."""
 
 __all__ = [
@@ -35,6 +35,10 @@ def create_backend(name: str = "auto", *, threads: int = 0) -> Backend:
         except ImportError as error:
             raise BackendError(f"backend onnxruntime is not usable, is onnxruntime installed? {error}") from error
         return OnnxRuntimeBackend(threads)
+    if name == "openvino":
+        from anydepth_perception.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(threads)
     if name == "tensorrt":
         raise BackendError("backend tensorrt is not available in this release; use auto or onnxruntime")
     raise BackendError(f"backend {name!r} is unknown, accepted are {', '.join(BACKENDS)}")

@@ -50,7 +50,7 @@ class Settings:
     backend: str = _parameter(
         "auto",
         "Inference engine; auto takes TensorRT where it is usable, else ONNX Runtime.",
-        choices=("auto", "onnxruntime", "tensorrt"),
+        choices=("auto", "onnxruntime", "openvino", "tensorrt"),
     )
     threads: int = _parameter(
         0, "Threads of the inference engine; 0 leaves the choice to the backend.", minimum=0, maximum=256

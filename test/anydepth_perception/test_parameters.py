@@ -52,7 +52,7 @@ def test_good_value_is_accepted(name, value):
         ("depth", "FFEE", "'auto', 'full', 'base'"),
         ("depth", 4, "'auto', 'full', 'base'"),
         ("late_policy", "skip", "'run_base', 'drop'"),
-        ("backend", "torch", "'auto', 'onnxruntime', 'tensorrt'"),
+        ("backend", "torch", "'auto', 'onnxruntime', 'openvino', 'tensorrt'"),
         ("image_transport", "theora", "'raw', 'compressed'"),
         ("model", "  ", "a text that is not empty"),
         ("autostart", 1, "true or false"),

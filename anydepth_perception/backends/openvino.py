@@ -1,0 +1,175 @@
+"""The OpenVINO backend: float32 on the CPU, all buffers bound before the first frame; an optional extra."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from anydepth_perception.backends.base import BackendError, Buffer, Placement
+from anydepth_perception.backends.cpu import physical_core_count
+from anydepth_perception.backends.host_memory import allocate_on_host
+from anydepth_perception.bundle.manifest import TensorSpec
+
+_DTYPES = {"u8": "uint8", "i32": "int32", "i64": "int64", "f16": "float16", "f32": "float32", "boolean": "bool"}
+
+_NOISE = ("Exception from ", "Check '", "FrontEnd API failed", "While validating ", "Summary:", "To facilitate ")
+"""How lines of its messages begin that say where in OpenVINO's source a problem showed, but not which."""
+
+
+def import_openvino() -> Any:
+    """The module `openvino`, which the robot half does not need otherwise.
+
+    Raises:
+        BackendError: it cannot be imported.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError(f"backend openvino needs the package openvino (pip install openvino): {error}") from error
+    return openvino
+
+
+class OpenVinoBackend:
+    """Compiles graphs into OpenVINO models on the CPU."""
+
+    def __init__(self, threads: int = 0) -> None:
+        """`threads` per engine; 0 takes as many as there are physical cores.
+
+        Raises:
+            BackendError: `threads` is negative, or OpenVINO is not installed.
+        """
+        if threads < 0:
+            raise BackendError(f"threads is {threads}, expected 0 (all physical cores) or more")
+        self._openvino = import_openvino()
+        self._core = self._openvino.Core()
+        self._threads = threads or physical_core_count()
+
+    @property
+    def name(self) -> str:
+        """`openvino`."""
+        return "openvino"
+
+    @property
+    def version(self) -> str:
+        """Version of OpenVINO, without the build."""
+        return str(self._openvino.__version__).split("-")[0]
+
+    @property
+    def precision(self) -> str:
+        """`float32`."""
+        return "float32"
+
+    @property
+    def threads(self) -> int:
+        """Threads of every engine."""
+        return self._threads
+
+    def compile(self, model: onnx.ModelProto) -> OpenVinoEngine:
+        """Compiles `model` into an engine.
+
+        Raises:
+            BackendError: OpenVINO refuses the graph, or a shape is not static.
+        """
+        name = model.graph.name
+        try:
+            graph = self._core.read_model(model.SerializeToString())
+            compiled = self._core.compile_model(graph, "CPU", self._options())
+        except Exception as error:  # OpenVINO raises plain RuntimeError, and protobuf its own
+            raise BackendError(f"OpenVINO cannot compile {name!r}: {_reason(error)}") from error
+        return OpenVinoEngine(self._openvino, compiled, model.graph)
+
+    def allocate(self, placements: Sequence[Placement]) -> dict[str, Buffer]:
+        """Buffers in host memory; see `Backend.allocate`."""
+        return allocate_on_host(placements)
+
+    def synchronize(self) -> None:
+        """There is nothing to wait for."""
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self._threads,
+            # On a CPU that has bfloat16, OpenVINO takes it unasked, which moves logits by some tenths.
+            "INFERENCE_PRECISION_HINT": "f32",
+            # A pinned thread waits for its core while another process has it, even if another core is idle.
+            "ENABLE_CPU_PINNING": False,
+        }
+
+
+class OpenVinoEngine:
+    """One compiled model whose inputs and outputs are memory that stays where it is."""
+
+    def __init__(self, openvino: Any, compiled: Any, graph: onnx.GraphProto) -> None:
+        """Use `OpenVinoBackend.compile`. `graph` is what was compiled: it says what the tensors are called.
+
+        Raises:
+            BackendError: a shape is not static, or a type is one that no buffer has.
+        """
+        self._openvino = openvino
+        self._name = graph.name
+        self._request = compiled.create_infer_request()
+        constants = {tensor.name for tensor in graph.initializer}
+        self._ports = {value.name: compiled.input(value.name) for value in graph.input if value.name not in constants}
+        self.inputs = tuple(_spec(name, port, self._name) for name, port in self._ports.items())
+        outputs = {value.name: compiled.output(value.name) for value in graph.output}
+        self.outputs = tuple(_spec(name, port, self._name) for name, port in outputs.items())
+        self._ports.update(outputs)
+        self._buffers: list[Buffer] = []
+        self._last_run_s = 0.0
+
+    @property
+    def last_run_ms(self) -> float:
+        """Wall time of the last run."""
+        return self._last_run_s * 1e3
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> None:
+        """Binds all inputs and outputs; see `Engine.bind`."""
+        bound = [_matching(buffers, spec, self._name) for spec in (*self.inputs, *self.outputs)]
+        for buffer in bound:
+            tensor = self._openvino.Tensor(buffer.host, shared_memory=True)
+            self._request.set_tensor(self._ports[buffer.spec.name], tensor)
+        self._buffers = bound
+
+    def run(self) -> None:
+        """Runs on the bound buffers; see `Engine.run`."""
+        if not self._buffers:
+            raise BackendError(f"engine {self._name!r} has no buffers yet, bind them first")
+        started = time.perf_counter()
+        try:
+            self._request.infer(share_outputs=True)  # else it returns copies of the outputs
+        except Exception as error:  # see compile
+            raise BackendError(f"OpenVINO failed to run {self._name!r}: {_reason(error)}") from error
+        self._last_run_s = time.perf_counter() - started
+
+
+def _spec(name: str, port: Any, graph: str) -> TensorSpec:
+    shape, kind = port.get_partial_shape(), port.get_element_type().get_type_name()
+    if not shape.is_static or 0 in shape.to_shape() or kind not in _DTYPES:
+        accepted = ", ".join(_DTYPES)
+        raise BackendError(f"graph {graph!r}: {name} is {kind}{shape}, expected a static shape of type {accepted}")
+    return TensorSpec(name, tuple(shape.to_shape()), _DTYPES[kind])
+
+
+def _matching(buffers: Mapping[str, Buffer], spec: TensorSpec, graph: str) -> Buffer:
+    buffer = buffers.get(spec.name)
+    if buffer is None:
+        raise BackendError(f"engine {graph!r} needs a buffer for {spec}, given are {', '.join(buffers) or 'none'}")
+    array = buffer.host
+    if array.shape != spec.shape or array.dtype != spec.dtype or not array.flags.c_contiguous:
+        layout = "" if array.flags.c_contiguous else " not contiguous"
+        raise BackendError(
+            f"engine {graph!r} was given {array.dtype}{list(array.shape)}{layout} for {spec.name!r}, "
+            f"expected contiguous {np.dtype(spec.dtype)}{list(spec.shape)}"
+        )
+    return buffer
+
+
+def _reason(error: Exception) -> str:
+    """What a message of many lines says, in one."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith(_NOISE)) or type(error).__name__
