@@ -42,6 +42,7 @@ setup(
             f"detector_node = {PACKAGE}.node:main",
             f"camera = {PACKAGE}.tools.camera:main",
             f"profile = {PACKAGE}.tools.profile:main",
+            f"quantize = {PACKAGE}.tools.quantize:main",
             f"bench = {PACKAGE}.tools.bench:main",
             f"demo = {PACKAGE}.tools.demo:main",
         ],
