@@ -29,12 +29,13 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown from the manifest of a bundle (without sums); says where a figure is missing."""
     size = manifest["input"]
     num_configs = 256 * max(1, manifest["num_exits"])
+    fine = "with" if any(name.endswith(".fine") for name in manifest["segments"]) else "without"
     provenance = "\n".join(f"| {key} | {value} |" for key, value in manifest["provenance"].items())
     on_aisle = manifest["provenance"].get("dataset") == AISLE_DATASET
     return f"""# {manifest["name"]}
 
-Any-depth detector `{manifest["model"]}`: one set of weights, {num_configs} depth configurations. Input
-{size["width"]}x{size["height"]} pixels (width x height), RGB, {size["resize"]}.
+Any-depth detector `{manifest["model"]}`, {fine} FINE in its top-down fusions: one set of weights, {num_configs} depth
+configurations. Input {size["width"]}x{size["height"]} pixels (width x height), RGB, {size["resize"]}.
 
 Classes: {", ".join(manifest["class_names"])}.
 

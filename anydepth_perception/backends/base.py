@@ -140,6 +140,25 @@ class Backend(Protocol):
         ...
 
 
+def matching_buffer(buffers: Mapping[str, Buffer], spec: TensorSpec, graph: str) -> Buffer:
+    """The buffer of a tensor of `graph`, out of those given to `Engine.bind`.
+
+    Raises:
+        BackendError: it is missing, or is not of the tensor's shape and type.
+    """
+    buffer = buffers.get(spec.name)
+    if buffer is None:
+        raise BackendError(f"engine {graph!r} needs a buffer for {spec}, given are {', '.join(buffers) or 'none'}")
+    array = buffer.host
+    if array.shape != spec.shape or array.dtype != spec.dtype or not array.flags.c_contiguous:
+        layout = "" if array.flags.c_contiguous else " not contiguous"
+        raise BackendError(
+            f"engine {graph!r} was given {array.dtype}{list(array.shape)}{layout} for {spec.name!r}, "
+            f"expected contiguous {np.dtype(spec.dtype)}{list(spec.shape)}"
+        )
+    return buffer
+
+
 def run_once(backend: Backend, model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Compiles `model`, runs it on `inputs` and returns copies of its outputs by name: for tests and tools.
 

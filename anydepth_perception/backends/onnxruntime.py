@@ -10,11 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime
 
-from anydepth_perception.backends.base import BackendError, Buffer, Placement
+from anydepth_perception.backends.base import BackendError, Buffer, Placement, matching_buffer
 from anydepth_perception.backends.cpu import physical_core_count
 from anydepth_perception.backends.host_memory import allocate_on_host
 from anydepth_perception.backends.onnxruntime_weights import SharedWeights, write_hollow
@@ -160,7 +159,7 @@ class OnnxRuntimeEngine:
         binding, bound = self._session.io_binding(), []
         for specs, bind in ((self.inputs, binding.bind_input), (self.outputs, binding.bind_output)):
             for spec in specs:
-                buffer = _matching(buffers, spec, self._name)
+                buffer = matching_buffer(buffers, spec, self._name)
                 array = buffer.host
                 bind(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
                 bound.append(buffer)
@@ -184,20 +183,6 @@ def _spec(value: onnxruntime.NodeArg, graph: str) -> TensorSpec:
     if not static or value.type not in _DTYPES:
         raise BackendError(f"graph {graph!r}: {value.name} is {value.type}{value.shape}, not of static shape")
     return TensorSpec(value.name, tuple(value.shape), _DTYPES[value.type])
-
-
-def _matching(buffers: Mapping[str, Buffer], spec: TensorSpec, graph: str) -> Buffer:
-    buffer = buffers.get(spec.name)
-    if buffer is None:
-        raise BackendError(f"engine {graph!r} needs a buffer for {spec}, given are {', '.join(buffers) or 'none'}")
-    array = buffer.host
-    if array.shape != spec.shape or array.dtype != spec.dtype or not array.flags.c_contiguous:
-        layout = "" if array.flags.c_contiguous else " not contiguous"
-        raise BackendError(
-            f"engine {graph!r} was given {array.dtype}{list(array.shape)}{layout} for {spec.name!r}, "
-            f"expected contiguous {np.dtype(spec.dtype)}{list(spec.shape)}"
-        )
-    return buffer
 
 
 @functools.cache

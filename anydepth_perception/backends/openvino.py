@@ -6,10 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 
-from anydepth_perception.backends.base import BackendError, Buffer, Placement
+from anydepth_perception.backends.base import BackendError, Buffer, Placement, matching_buffer
 from anydepth_perception.backends.cpu import physical_core_count
 from anydepth_perception.backends.host_memory import allocate_on_host
 from anydepth_perception.bundle.manifest import TensorSpec
@@ -129,7 +128,7 @@ class OpenVinoEngine:
 
     def bind(self, buffers: Mapping[str, Buffer]) -> None:
         """Binds all inputs and outputs; see `Engine.bind`."""
-        bound = [_matching(buffers, spec, self._name) for spec in (*self.inputs, *self.outputs)]
+        bound = [matching_buffer(buffers, spec, self._name) for spec in (*self.inputs, *self.outputs)]
         for buffer in bound:
             tensor = self._openvino.Tensor(buffer.host, shared_memory=True)
             self._request.set_tensor(self._ports[buffer.spec.name], tensor)
@@ -153,20 +152,6 @@ def _spec(name: str, port: Any, graph: str) -> TensorSpec:
         accepted = ", ".join(_DTYPES)
         raise BackendError(f"graph {graph!r}: {name} is {kind}{shape}, expected a static shape of type {accepted}")
     return TensorSpec(name, tuple(shape.to_shape()), _DTYPES[kind])
-
-
-def _matching(buffers: Mapping[str, Buffer], spec: TensorSpec, graph: str) -> Buffer:
-    buffer = buffers.get(spec.name)
-    if buffer is None:
-        raise BackendError(f"engine {graph!r} needs a buffer for {spec}, given are {', '.join(buffers) or 'none'}")
-    array = buffer.host
-    if array.shape != spec.shape or array.dtype != spec.dtype or not array.flags.c_contiguous:
-        layout = "" if array.flags.c_contiguous else " not contiguous"
-        raise BackendError(
-            f"engine {graph!r} was given {array.dtype}{list(array.shape)}{layout} for {spec.name!r}, "
-            f"expected contiguous {np.dtype(spec.dtype)}{list(spec.shape)}"
-        )
-    return buffer
 
 
 def _reason(error: Exception) -> str:
