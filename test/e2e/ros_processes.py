@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNTIME_PYTHON = ROOT / ".venv" / "bin" / "python"
 BOUND_S = 60.0
 """How long a test waits for what must happen; generous, for loaded machines."""
+REPEAT_S = 5.0
+"""After what time without an answer a request is sent again."""
 END_BOUND_S = 2.0
 """Within what time every process has to end on SIGINT or SIGTERM."""
 
@@ -153,16 +155,28 @@ class Observer:
         """Waits until somebody publishes `topic`, and this process knows."""
         self.spin_until(lambda: self.node.count_publishers(topic) > 0, f"a publisher of {topic}")
 
-    def call(self, service_type: type, name: str, request: Any) -> Any:
-        """Calls a service of the node under test."""
+    def call(self, service_type: type, name: str, request: Any, *, repeatable: bool = True) -> Any:
+        """Calls a service of the node under test.
+
+        A server that has not found the client yet drops its answer without a word. A `repeatable` request is sent
+        again then; all but a transition are.
+        """
         path = f"{self._target}/{name}"
         if path not in self._clients:
             self._clients[path] = self.node.create_client(service_type, path)
         client = self._clients[path]
         self.spin_until(client.service_is_ready, f"service {path}")
-        future = client.call_async(request)
-        self.spin_until(future.done, f"an answer of {path}")
-        return future.result()
+        futures = [client.call_async(request)]
+        sent = time.monotonic()
+
+        def answered() -> Any:
+            nonlocal sent
+            if repeatable and time.monotonic() > sent + REPEAT_S:
+                futures.append(client.call_async(request))
+                sent = time.monotonic()
+            return next((future for future in futures if future.done()), None)
+
+        return self.spin_until(answered, f"an answer of {path}").result()
 
     def set_parameter(self, name: str, value: Any) -> SetParametersResult:
         """Sets one parameter through the parameter service."""
@@ -196,7 +210,7 @@ class Observer:
         name = "ACTIVE_SHUTDOWN" if label == "shutdown" else label.upper()
         request = ChangeState.Request()
         request.transition.id = getattr(Transition, f"TRANSITION_{name}")
-        return self.call(ChangeState, "change_state", request).success
+        return self.call(ChangeState, "change_state", request, repeatable=False).success
 
     def status(self, condition: Callable[[DiagnosticStatus, dict[str, str]], bool], what: str) -> DiagnosticStatus:
         """The diagnostics of the node, once some made from now on fulfil a condition on status and values."""
