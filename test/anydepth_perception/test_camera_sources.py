@@ -127,6 +127,12 @@ def test_folder_without_permission_is_refused(tmp_path):
         tmp_path.chmod(0o700)
 
 
+def test_folder_that_the_system_denies_is_refused_whoever_runs_the_test(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.R_OK)
+    with pytest.raises(SourceError, match="no permission"):
+        open_source(str(tmp_path), SourceOptions())
+
+
 def test_device_that_is_not_there_is_refused():
     with pytest.raises(SourceError, match="no such device"):
         open_source("/dev/video987", SourceOptions())
