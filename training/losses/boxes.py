@@ -38,3 +38,28 @@ def complete_iou(a: Tensor, b: Tensor, *, eps: float = 1e-9) -> Tensor:
     with torch.no_grad():
         weight = aspect / (1 - iou + aspect + eps)
     return iou - distance / diagonal - weight * aspect
+
+
+def generalized_iou(a: Tensor, b: Tensor, *, eps: float = 1e-9) -> Tensor:
+    """GIoU of boxes [..., 4] paired by broadcasting: IoU less the empty share of the enclosing box, in (-1, 1].
+
+    Source: Rezatofighi et al., "Generalized Intersection over Union", algorithm 1.
+    """
+    top_left = torch.maximum(a[..., :2], b[..., :2])
+    bottom_right = torch.minimum(a[..., 2:], b[..., 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+    union = box_area(a) + box_area(b) - intersection
+    enclosing = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(dim=-1)
+    return intersection / (union + eps) - (enclosing - union) / (enclosing + eps)
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] from centre and size to corners."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] from corners to centre and size."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from anydepth_perception.depth.config import STAGES, DepthConfig
+from training.losses.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from training.losses.targets import Targets
 from training.models.decoder import Decoder
 from training.models.denoising import DenoisingQueries, denoising_queries
@@ -105,7 +105,7 @@ class AnyDepthDetr(AnyDepthDetector):
         Returns:
             `logits` [B, Q, C], `boxes_cxcywh` [B, Q, 4] in [0, 1] and `boxes` [B, Q, 4], xyxy in network pixels, of
             the configuration's exit; Q is 300, or the number of cells of a smaller image. While training also what
-            `Decoder` puts out then, and `denoising`, the noisy queries.
+            `Decoder` puts out then, `denoising`, the noisy queries, and `features`, every stage's output by name.
 
         Raises:
             DepthConfigError: a configuration that this detector does not have.
@@ -120,6 +120,8 @@ class AnyDepthDetr(AnyDepthDetector):
         outputs = self.decoder([maps[name] for name in HEAD_INPUTS], config.exit, denoising)
         if denoising is not None:
             outputs["denoising"] = denoising
+        if self.training:
+            outputs["features"] = maps
         outputs["boxes"] = xyxy_pixels(outputs["boxes_cxcywh"], (images.shape[2], images.shape[3]))
         return outputs
 
@@ -127,14 +129,12 @@ class AnyDepthDetr(AnyDepthDetector):
 def xyxy_pixels(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
     """Boxes [..., 4] from cxcywh in [0, 1] to xyxy in pixels of an image of `image_size` (height, width)."""
     height, width = image_size
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1) * boxes.new_tensor([width, height, width, height])
+    return cxcywh_to_xyxy(boxes) * boxes.new_tensor([width, height, width, height])
 
 
 def _denoising(targets: Targets, images: Tensor, num_classes: int) -> DenoisingQueries | None:
     scale = images.new_tensor([images.shape[3], images.shape[2]] * 2)
-    low, high = (targets.boxes / scale).split(2, dim=2)
-    boxes = torch.cat([(low + high) / 2, high - low], dim=2)
+    boxes = xyxy_to_cxcywh(targets.boxes / scale)
     return denoising_queries(
         [labels[valid] for labels, valid in zip(targets.labels, targets.valid, strict=True)],
         [image_boxes[valid] for image_boxes, valid in zip(boxes, targets.valid, strict=True)],

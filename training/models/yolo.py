@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -241,10 +243,10 @@ class AnyDepthYolo(AnyDepthDetector):
             maps[name] = self.stages[name](*(maps[source] for source in STAGE_INPUTS[name]), path=config.path(name))
         return maps
 
-    def forward(self, images: Tensor, config: DepthConfig | None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, config: DepthConfig | None = None) -> dict[str, Any]:
         """Detects in images [B, 3, H, W], RGB in [0, 1], sides of 32 pixels or more; returns what `YoloHead` does.
 
-        `config` is the super-net if not given.
+        While training also `features`, every stage's output by name. `config` is the super-net if not given.
 
         Raises:
             DepthConfigError: a configuration that this detector does not have.
@@ -254,4 +256,7 @@ class AnyDepthYolo(AnyDepthDetector):
         self.check_images(images)
         self.check_config(config)
         maps = self.features(images, config)
-        return self.head([maps[name] for name in HEAD_INPUTS])
+        outputs = self.head([maps[name] for name in HEAD_INPUTS])
+        if self.training:
+            outputs["features"] = maps
+        return outputs
