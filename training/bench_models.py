@@ -16,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anydepth_perception.depth.config import FULL
-from training.convert.detr import from_huggingface, huggingface_config
+from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
+from training.huggingface import random_rtdetr
 from training.models.detr import AnyDepthDetr
 from training.models.folding import fold
 
@@ -33,24 +34,16 @@ Forward = Callable[[Tensor], object]
 
 def networks(size: str) -> dict[str, Forward]:
     """The networks to compare: the peer, ours as it is trained (static, no FINE), ours as it is exported (folded)."""
-    peer = huggingface(size)
+    peer = random_rtdetr(size, seed=0)
     ours = AnyDepthDetr(size, len(COCO_NAMES), fine=None, any_depth=False).eval()
     ours.load_state_dict(from_huggingface(peer.state_dict(), ours).state)
     return {"huggingface": peer, "ours": ours, "ours_folded": fold(ours, FULL)}
 
 
-def huggingface(size: str) -> nn.Module:
-    """Hugging Face's network of a size, with random weights."""
-    from transformers import RTDetrConfig, RTDetrForObjectDetection
-
-    torch.manual_seed(0)
-    return RTDetrForObjectDetection(RTDetrConfig(**huggingface_config(size, COCO_NAMES))).eval()
-
-
 def lone_network(size: str, name: str) -> Forward:
     """One of `NETWORKS` with random weights, and nothing beside it."""
     if name == "huggingface":
-        return huggingface(size)
+        return random_rtdetr(size, seed=0)
     ours = AnyDepthDetr(size, len(COCO_NAMES), fine=None, any_depth=False).eval()
     return fold(ours, FULL) if name == "ours_folded" else ours
 

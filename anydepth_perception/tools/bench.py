@@ -42,13 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     try:
-        seconds = bench_seconds(os.environ.get("BENCH_SECONDS", ""))
+        seconds = bench_seconds(os.environ.get("BENCH_SECONDS", ""), DEFAULT_SECONDS)
         detector = build_detector(options)
     except (BundleError, BackendError, ValueError) as error:
         fail(error)
-    # Own domain, own machine: neither a robot's topics nor other tests disturb the measurement.
-    os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    isolate_ros()
     width, height = options.image_size
     transport_frames = min(_TRANSPORT_FRAMES, max(10, int(seconds / 8 * _TRANSPORT_RATE_HZ)))
     transport_s = 2 * (_TRANSPORT_START_S + transport_frames / _TRANSPORT_RATE_HZ)
@@ -68,14 +66,20 @@ def _run(options: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
-def bench_seconds(text: str) -> float:
+def isolate_ros() -> None:
+    """Own domain, own machine: neither a robot's topics nor other tests disturb the measurement."""
+    os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def bench_seconds(text: str, default: float) -> float:
     """The time to spend, from the text of BENCH_SECONDS; empty means the default.
 
     Raises:
         ValueError: it is not a number above 0.
     """
     try:
-        seconds = float(text) if text else DEFAULT_SECONDS
+        seconds = float(text) if text else default
     except ValueError:
         seconds = math.nan
     if not 0.0 < seconds < math.inf:

@@ -22,6 +22,7 @@ from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.depth.load import process_memory_bytes
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, create_execution
 from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
+from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
 from anydepth_perception.tools.interrupt import interruptible
 
 _MEGABYTE = 1e6
@@ -48,24 +49,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for config in configs:
         whole.ensure(config)
     for execution in (whole, staged):
-        _draw(execution)
-    one, ladder, all_stages = (
-        _memory_in_a_fresh_process(options, execution, rungs)
-        for execution, rungs in ((WHOLE, 1), (WHOLE, len(configs)), (STAGED, len(configs)))
-    )
+        draw_noise(execution)
     return {
         "staged_over_whole": {
-            str(config): round(staged_over_whole(whole, staged, config, options.repeats), 4)
+            str(config): round(staged_over_whole(whole, staged, config, options.rounds), 4)
             for config in (bundle.full, bundle.base)
         },
         "switch_over_steady": {
             name: round(switch_over_steady(execution, configs, options.switches), 4)
             for name, execution in ((WHOLE, whole), (STAGED, staged))
         },
-        "ladder_rss_over_rung": round(ladder["rss_mb"] / one["rss_mb"], 3),
-        "ladder_growth_over_rung": round(ladder["growth_mb"] / one["growth_mb"], 3),
-        "staged_rss_over_rung": round(all_stages["rss_mb"] / one["rss_mb"], 3),
-        "memory": {"rung": one, "ladder": ladder, "staged": all_stages},
+        **ladder_memory(options.model, options.backend, options.threads, len(configs)),
         "random_depths": {
             name: random_depths(execution, _choices(bundle, name, configs), options.frames)
             for name, execution in ((WHOLE, whole), (STAGED, staged))
@@ -75,17 +69,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def staged_over_whole(whole: Execution, staged: Execution, config: DepthConfig, repeats: int) -> float:
-    """Median ratio of staged to whole latency at `config`, one frame of each in turn."""
+def staged_over_whole(whole: Execution, staged: Execution, config: DepthConfig, rounds: int) -> float:
+    """Median ratio of staged to whole latency at `config`, measured in turns."""
     whole.ensure(config)
-    ratios = []
-    for index in range(repeats + 2):
-        # Which of the two comes first alternates: neither always finds the other's data in the caches.
-        order = (whole, staged) if index % 2 else (staged, whole)
-        seconds = {execution: _seconds(execution, config) for execution in order}
-        if index >= 2:
-            ratios.append(seconds[staged] / seconds[whole])
-    return statistics.median(ratios)
+    contenders = {WHOLE: lambda: whole.run(config), STAGED: lambda: staged.run(config)}
+    return median_ratio(measure_in_turns(contenders, min_rounds=rounds, max_rounds=rounds), STAGED, WHOLE)
 
 
 def switch_over_steady(execution: Execution, configs: Sequence[DepthConfig], switches: int, seed: int = 0) -> float:
@@ -134,9 +122,29 @@ def memory_report(options: argparse.Namespace) -> dict[str, float]:
     return {"imports_mb": round(before, 1), "rss_mb": round(after, 1), "growth_mb": round(after - before, 1)}
 
 
-def _memory_in_a_fresh_process(options: argparse.Namespace, execution: str, rungs: int) -> dict[str, float]:
+def ladder_memory(model: str, backend: str, threads: int, rungs: int) -> dict[str, Any]:
+    """Resident memory of processes with one rung, with `rungs` of them, and with staged execution, and its ratios.
+
+    Raises:
+        BackendError: one of the processes failed.
+    """
+    one, ladder, all_stages = (
+        _memory_in_a_fresh_process(model, backend, threads, execution, count)
+        for execution, count in ((WHOLE, 1), (WHOLE, rungs), (STAGED, rungs))
+    )
+    return {
+        "ladder_rss_over_rung": round(ladder["rss_mb"] / one["rss_mb"], 3),
+        "ladder_growth_over_rung": round(ladder["growth_mb"] / one["growth_mb"], 3),
+        "staged_rss_over_rung": round(all_stages["rss_mb"] / one["rss_mb"], 3),
+        "memory": {"rung": one, "ladder": ladder, "staged": all_stages},
+    }
+
+
+def _memory_in_a_fresh_process(
+    model: str, backend: str, threads: int, execution: str, rungs: int
+) -> dict[str, float]:
     command = [sys.executable, "-m", "anydepth_perception.tools.bench_execution", "--memory"]
-    command += ["--model", options.model, "--backend", options.backend, "--threads", str(options.threads)]
+    command += ["--model", model, "--backend", backend, "--threads", str(threads)]
     command += ["--execution", execution, "--rungs", str(rungs)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -155,7 +163,8 @@ def _choices(bundle: Bundle, name: str, configs: Sequence[DepthConfig]) -> Seque
     )]
 
 
-def _draw(execution: Execution) -> None:
+def draw_noise(execution: Execution) -> None:
+    """Fills the image of an execution with noise."""
     image = execution.image
     image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
 
@@ -182,7 +191,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="inference backend (default: %(default)s)")
     parser.add_argument("--threads", type=whole_number(0), default=0, help="CPU threads, 0 for all physical cores")
     parser.add_argument("--rungs", type=whole_number(1), default=8, help="rungs of the ladder (default: %(default)s)")
-    parser.add_argument("--repeats", type=whole_number(3), default=60, help="pairs of frames (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number(1), default=30, help="of staged and whole (default: %(default)s)")
     parser.add_argument("--switches", type=whole_number(1), default=200, help="depth changes (default: %(default)s)")
     parser.add_argument("--frames", type=whole_number(0), default=0, help="frames at random depths, 10000 say, or 0")
     parser.add_argument("--memory", action="store_true", help="measure the memory of this process, nothing else")

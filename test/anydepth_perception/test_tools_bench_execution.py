@@ -23,7 +23,7 @@ def staged(tiny_bundle_path: Path) -> StagedExecution:
 
 def test_all_figures_are_printed(tiny_bundle_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", str(tiny_bundle_path), "--threads", "1", "--rungs", "3"]
-    main([*model, "--repeats", "3", "--switches", "4", "--frames", "10"])
+    main([*model, "--rounds", "2", "--switches", "4", "--frames", "10"])
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     ratios = [*report["staged_over_whole"].values(), *report["switch_over_steady"].values()]
     ratios += [report[key] for key in ("ladder_rss_over_rung", "ladder_growth_over_rung", "staged_rss_over_rung")]

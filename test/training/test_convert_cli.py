@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_rtdetr import random_rtdetr
 from rtdetr_layouts import as_original
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from training.convert.__main__ import main
 from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
 from training.export import main as export
+from training.huggingface import random_rtdetr
 from training.models.build import build_model
 from training.weights import load_weights
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from huggingface_rtdetr import random_rtdetr
 from rtdetr_layouts import as_original, as_version_4
 from torch import Tensor, nn
 
 from training.convert.detr import from_huggingface, from_original, to_huggingface
 from training.convert.report import Conversion
 from training.data.coco_names import COCO_NAMES
+from training.huggingface import random_rtdetr
 from training.models.batchnorm import FrozenBatchNorm2d, SwitchableBatchNorm2d
 from training.models.build import build_model
 from training.models.detr import SIZES, AnyDepthDetr

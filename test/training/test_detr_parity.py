@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_rtdetr import random_rtdetr
 from torch import Tensor, nn
 from transformers import RTDetrForObjectDetection
 
 from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
+from training.huggingface import random_rtdetr
 from training.models.batchnorm import SwitchableBatchNorm2d
 from training.models.build import build_model
 from training.models.decoder import NUM_QUERIES
