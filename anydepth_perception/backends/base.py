@@ -1,4 +1,4 @@
-"""The protocol of inference backends: compile a graph once, bind its tensors to buffers, run it many times."""
+"""The protocol of inference backends: build a graph once, bind its tensors to buffers, run it many times."""
 
 from __future__ import annotations
 
@@ -117,11 +117,40 @@ class Backend(Protocol):
         """CPU threads that one engine uses; 0 where an accelerator does the work."""
         ...
 
-    def compile(self, model: onnx.ModelProto) -> Engine:
-        """Compiles a graph whose inputs and outputs have static shapes; the engine is not bound yet.
+    @property
+    def device(self) -> str:
+        """What engines are built for: `SM87` (a GPU's compute capability), or the CPU's model and features."""
+        ...
+
+    @property
+    def flags(self) -> Mapping[str, str]:
+        """All other options that change what `build` makes. Equal options, graph, library and device: equal engines."""
+        ...
+
+    def build(self, model: onnx.ModelProto) -> bytes:
+        """Builds an engine from a graph whose inputs and outputs have static shapes, in a form that can be kept.
 
         Raises:
-            BackendError: the graph is not accepted.
+            BackendError: the graph is not accepted, or there is no memory or room on disk.
+        """
+        ...
+
+    def load(self, serialized: bytes, name: str) -> Engine:
+        """Makes an engine of what `build` returned, with the same library on the same device; it is not bound yet.
+
+        The bytes must come from `build`: what a library does with others is not defined, so that whoever kept them
+        has to know that they are the same. `name` is the graph's, for messages.
+
+        Raises:
+            BackendError: the library refuses them, or there is no memory.
+        """
+        ...
+
+    def compile(self, model: onnx.ModelProto) -> Engine:
+        """Builds an engine from a graph and loads it.
+
+        Raises:
+            BackendError: see `build` and `load`.
         """
         ...
 

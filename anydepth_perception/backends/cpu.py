@@ -1,9 +1,11 @@
-"""How many CPU threads an inference engine should take on this machine."""
+"""The CPU of this machine: how many threads an inference engine should take, and what tells it from others."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import platform
 from pathlib import Path
 
 
@@ -30,3 +32,34 @@ def _cgroup_quota(sysfs: Path) -> float:
         return math.inf if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The name by which the CPU, or on ARM the board, calls itself."""
+    named = _cpuinfo(cpuinfo)
+    return named.get("model name") or named.get("Model") or platform.processor() or platform.machine()
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The instruction sets of the CPU, sorted, in words separated by spaces; empty where the system does not tell."""
+    named = _cpuinfo(cpuinfo)
+    return " ".join(sorted((named.get("flags") or named.get("Features") or "").split()))
+
+
+def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model, architecture and a digest of the features: engines are built for one such description."""
+    digest = hashlib.sha256(cpu_features(cpuinfo).encode()).hexdigest()[:16]
+    return f"{cpu_model(cpuinfo)} ({platform.machine()}, features {digest})"
+
+
+def _cpuinfo(path: Path) -> dict[str, str]:
+    """What is said of the first CPU that says it."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    named: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        named.setdefault(key.strip(), value.strip())
+    return named

@@ -7,14 +7,14 @@ import ctypes
 import functools
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
 import onnxruntime
 
 from anydepth_perception.backends.base import BackendError, Buffer, Placement, matching_buffer
-from anydepth_perception.backends.cpu import physical_core_count
+from anydepth_perception.backends.cpu import describe_cpu, physical_core_count
 from anydepth_perception.backends.host_memory import allocate_on_host
 from anydepth_perception.backends.onnxruntime_weights import SharedWeights, write_hollow
 from anydepth_perception.bundle.manifest import TensorSpec
@@ -33,7 +33,7 @@ _SPIN_US = 200
 
 
 class OnnxRuntimeBackend:
-    """Compiles graphs into ONNX Runtime sessions on the CPU. Engines of one backend share their weights."""
+    """Builds ONNX Runtime sessions on the CPU from graphs. Engines of one backend share their weights."""
 
     def __init__(self, threads: int = 0) -> None:
         """`threads` per engine; 0 takes as many as there are physical cores.
@@ -71,24 +71,53 @@ class OnnxRuntimeBackend:
         """Bytes of the weights that this backend's engines share."""
         return self._weights.total_bytes
 
-    def compile(self, model: onnx.ModelProto) -> OnnxRuntimeEngine:
-        """Compiles `model` into an engine.
+    @property
+    def device(self) -> str:
+        """The CPU: the layout of weights in an optimised graph depends on its vector instructions."""
+        return describe_cpu()
+
+    @property
+    def flags(self) -> Mapping[str, str]:
+        """None: the number of threads does not change what is built."""
+        return {}
+
+    def build(self, model: onnx.ModelProto) -> bytes:
+        """The graph as ONNX Runtime rewrites it for this CPU, as ONNX: only now do equal weights look equal.
 
         Raises:
-            BackendError: ONNX Runtime refuses the graph, or a shape is not static, or there is no room for
-                temporary files.
+            BackendError: ONNX Runtime refuses the graph, or there is no memory or no room for a temporary file.
         """
         name = model.graph.name
-        try:
-            with tempfile.TemporaryDirectory(prefix="anydepth-") as folder:
-                optimised = self._optimise(model, Path(folder))
-                weights = self._weights.take_from(optimised)
-                session = self._load(optimised, weights, Path(folder))
-        except OSError as error:
-            raise BackendError(f"cannot compile {name!r}, temporary files cannot be written: {error}") from error
-        except Exception as error:  # ONNX Runtime's exceptions have no common base beside Exception
-            raise BackendError(f"ONNX Runtime cannot compile {name!r}: {_first_line(error)}") from error
+        with _failures("compile", name), tempfile.TemporaryDirectory(prefix="anydepth-") as folder:
+            path = Path(folder) / "optimised.onnx"
+            options = self._session_options()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+            options.optimized_model_filepath = str(path)
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            return path.read_bytes()
+
+    def load(self, serialized: bytes, name: str) -> OnnxRuntimeEngine:
+        """An engine of what `build` returned; its weights are those of other engines where they are equal.
+
+        Raises:
+            BackendError: ONNX Runtime refuses it, a shape is not static, or there is no memory or no room for
+                temporary files.
+        """
+        with _failures("load", name), tempfile.TemporaryDirectory(prefix="anydepth-") as folder:
+            model = onnx.load_model_from_string(serialized)
+            weights = self._weights.take_from(model)
+            options = self._session_options()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            for label, value in weights.items():
+                options.add_initializer(label, value)
+            path = write_hollow(model, Path(folder))
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return OnnxRuntimeEngine(session, weights, name)
+
+    def compile(self, model: onnx.ModelProto) -> OnnxRuntimeEngine:
+        """Builds an engine from `model` and loads it; see `build` and `load`."""
+        return self.load(self.build(model), model.graph.name)
 
     def allocate(self, placements: Sequence[Placement]) -> dict[str, Buffer]:
         """Buffers in host memory; see `Backend.allocate`."""
@@ -96,28 +125,6 @@ class OnnxRuntimeBackend:
 
     def synchronize(self) -> None:
         """There is nothing to wait for."""
-
-    def _optimise(self, model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-        """The graph as ONNX Runtime rewrites it for this CPU: only now do equal weights look equal."""
-        path = folder / "optimised.onnx"
-        options = self._session_options()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.optimized_model_filepath = str(path)
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        optimised = onnx.load_model(path)
-        path.unlink()
-        return optimised
-
-    def _load(
-        self, model: onnx.ModelProto, weights: Mapping[str, onnxruntime.OrtValue], folder: Path
-    ) -> onnxruntime.InferenceSession:
-        options = self._session_options()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for name, value in weights.items():
-            options.add_initializer(name, value)
-        path = write_hollow(model, folder)
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def _session_options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
@@ -145,7 +152,7 @@ class OnnxRuntimeEngine:
     def __init__(
         self, session: onnxruntime.InferenceSession, weights: Mapping[str, onnxruntime.OrtValue], name: str
     ) -> None:
-        """Use `OnnxRuntimeBackend.compile`. `weights` are kept for the session; `name` is the graph's, for errors."""
+        """Use `OnnxRuntimeBackend.load`. `weights` are kept for the session; `name` is the graph's, for errors."""
         self._session = session
         self._weights = weights
         self._name = name
@@ -179,9 +186,22 @@ class OnnxRuntimeEngine:
         started = time.perf_counter()
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # see compile
+        except Exception as error:  # see _failures
             raise BackendError(f"ONNX Runtime failed to run {self._name!r}: {_first_line(error)}") from error
         self._last_run_s = time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _failures(task: str, name: str) -> Iterator[None]:
+    """Turns what goes wrong while `task` is done to the graph `name` into a BackendError of one line."""
+    try:
+        yield
+    except MemoryError as error:
+        raise BackendError(f"no memory to {task} {name!r} with ONNX Runtime") from error
+    except OSError as error:
+        raise BackendError(f"cannot {task} {name!r}, temporary files cannot be written: {error}") from error
+    except Exception as error:  # ONNX Runtime's exceptions have no common base beside Exception
+        raise BackendError(f"ONNX Runtime cannot {task} {name!r}: {_first_line(error)}") from error
 
 
 def _spec(value: onnxruntime.NodeArg, graph: str) -> TensorSpec:

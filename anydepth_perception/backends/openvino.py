@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
 
 from anydepth_perception.backends.base import BackendError, Buffer, Placement, matching_buffer
-from anydepth_perception.backends.cpu import physical_core_count
+from anydepth_perception.backends.cpu import describe_cpu, physical_core_count
 from anydepth_perception.backends.host_memory import allocate_on_host
 from anydepth_perception.bundle.manifest import TensorSpec
 
@@ -67,19 +68,40 @@ class OpenVinoBackend:
         """Threads of every engine."""
         return self._threads
 
-    def compile(self, model: onnx.ModelProto) -> OpenVinoEngine:
-        """Compiles `model` into an engine.
+    @property
+    def device(self) -> str:
+        """The CPU, for which OpenVINO generates code."""
+        return describe_cpu()
+
+    @property
+    def flags(self) -> Mapping[str, str]:
+        """The number of threads, which OpenVINO keeps in an engine beside the graph."""
+        return {"threads": str(self._threads)}
+
+    def build(self, model: onnx.ModelProto) -> bytes:
+        """OpenVINO's own form of the graph as rewritten for this CPU.
 
         Raises:
-            BackendError: OpenVINO refuses the graph, or a shape is not static.
+            BackendError: OpenVINO refuses the graph, or there is no memory.
         """
-        name = model.graph.name
-        try:
+        with _failures("compile", model.graph.name):
             graph = self._core.read_model(model.SerializeToString())
             compiled = self._core.compile_model(graph, "CPU", self._options())
-        except Exception as error:  # OpenVINO raises plain RuntimeError, and protobuf its own
-            raise BackendError(f"OpenVINO cannot compile {name!r}: {_reason(error)}") from error
-        return OpenVinoEngine(self._openvino, compiled, model.graph)
+            return bytes(compiled.export_model().getvalue())
+
+    def load(self, serialized: bytes, name: str) -> OpenVinoEngine:
+        """An engine of what `build` returned.
+
+        Raises:
+            BackendError: OpenVINO refuses it, a shape is not static, or there is no memory.
+        """
+        with _failures("load", name):
+            compiled = self._core.import_model(serialized, "CPU", self._options())
+        return OpenVinoEngine(self._openvino, compiled, name)
+
+    def compile(self, model: onnx.ModelProto) -> OpenVinoEngine:
+        """Builds an engine from `model` and loads it; see `build` and `load`."""
+        return self.load(self.build(model), model.graph.name)
 
     def allocate(self, placements: Sequence[Placement]) -> dict[str, Buffer]:
         """Buffers in host memory; see `Backend.allocate`."""
@@ -103,21 +125,20 @@ class OpenVinoBackend:
 class OpenVinoEngine:
     """One compiled model whose inputs and outputs are memory that stays where it is."""
 
-    def __init__(self, openvino: Any, compiled: Any, graph: onnx.GraphProto) -> None:
-        """Use `OpenVinoBackend.compile`. `graph` is what was compiled: it says what the tensors are called.
+    def __init__(self, openvino: Any, compiled: Any, name: str) -> None:
+        """Use `OpenVinoBackend.load`. `name` is the graph's, for errors.
 
         Raises:
             BackendError: a shape is not static, or a type is one that no buffer has.
         """
         self._openvino = openvino
-        self._name = graph.name
+        self._name = name
         self._request = compiled.create_infer_request()
-        constants = {tensor.name for tensor in graph.initializer}
-        self._ports = {value.name: compiled.input(value.name) for value in graph.input if value.name not in constants}
-        self.inputs = tuple(_spec(name, port, self._name) for name, port in self._ports.items())
-        outputs = {value.name: compiled.output(value.name) for value in graph.output}
-        self.outputs = tuple(_spec(name, port, self._name) for name, port in outputs.items())
-        self._ports.update(outputs)
+        inputs = {port.get_any_name(): port for port in compiled.inputs}
+        outputs = {port.get_any_name(): port for port in compiled.outputs}
+        self.inputs = tuple(_spec(label, port, name) for label, port in inputs.items())
+        self.outputs = tuple(_spec(label, port, name) for label, port in outputs.items())
+        self._ports = {**inputs, **outputs}
         self._buffers: list[Buffer] = []
         self._last_run_s = 0.0
 
@@ -141,9 +162,20 @@ class OpenVinoEngine:
         started = time.perf_counter()
         try:
             self._request.infer(share_outputs=True)  # else it returns copies of the outputs
-        except Exception as error:  # see compile
+        except Exception as error:  # see _failures
             raise BackendError(f"OpenVINO failed to run {self._name!r}: {_reason(error)}") from error
         self._last_run_s = time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _failures(task: str, name: str) -> Iterator[None]:
+    """Turns what goes wrong while `task` is done to the graph `name` into a BackendError of one line."""
+    try:
+        yield
+    except MemoryError as error:
+        raise BackendError(f"no memory to {task} {name!r} with OpenVINO") from error
+    except Exception as error:  # OpenVINO raises plain RuntimeError, and protobuf its own
+        raise BackendError(f"OpenVINO cannot {task} {name!r}: {_reason(error)}") from error
 
 
 def _spec(name: str, port: Any, graph: str) -> TensorSpec:

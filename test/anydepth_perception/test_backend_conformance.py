@@ -325,6 +325,55 @@ def test_a_model_without_content_is_refused_in_one_line(backend: Backend) -> Non
     assert "\n" not in str(refused.value)
 
 
+def test_a_built_engine_gives_the_same_numbers_however_often_it_is_loaded(backend: Backend) -> None:
+    serialized = backend.build(sample_model())
+    inputs = sample_inputs()
+    for _ in range(2):
+        engine = backend.load(bytes(serialized), "sample")
+        buffers = buffers_for(backend, *engine.inputs, *engine.outputs)
+        engine.bind(buffers)
+        run(backend, engine, buffers, inputs)
+        check(buffers, sample_results(inputs))
+
+
+def test_an_engine_does_not_need_the_bytes_it_was_loaded_from(backend: Backend) -> None:
+    weights = np.random.default_rng(0).normal(size=(300, 1000)).astype(np.float32)
+    product = TensorSpec("product", (300,), "float32")
+    node = helper.make_node("MatMul", ["weights", "before"], ["product"])
+    model = model_of([node], [vector("before")], [product], {"weights": weights})
+    serialized = bytearray(backend.build(model))
+    engine = backend.load(bytes(serialized), "sample")
+    gc.collect()
+    others = [bytes(len(serialized)) for _ in range(8)]  # take the place of the bytes, if they are free
+    buffers = buffers_for(backend, *engine.inputs, *engine.outputs)
+    engine.bind(buffers)
+    value = np.linspace(-1, 1, VECTOR[0], dtype=np.float32)
+    run(backend, engine, buffers, {"before": value})
+    np.testing.assert_allclose(buffers["product"].host, weights @ value, atol=1e-3)
+    assert len(others) == 8
+
+
+def test_bytes_that_are_no_engine_are_refused_in_one_line(backend: Backend) -> None:
+    with pytest.raises(BackendError, match="cannot load 'sample'") as refused:
+        backend.load(b"no engine", "sample")
+    assert "\n" not in str(refused.value)
+
+
+def test_no_memory_is_told_in_one_line(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: onnx.ModelProto) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr("onnx.ModelProto.SerializeToString", fail, raising=False)
+    with pytest.raises(BackendError, match="no memory to compile 'sample'"):
+        backend.build(sample_model())
+
+
+def test_equal_backends_build_for_the_same_device_with_the_same_flags(backend: Backend) -> None:
+    twin = create_backend(backend.name, threads=backend.threads)
+    assert (twin.device, dict(twin.flags)) == (backend.device, dict(backend.flags))
+    assert backend.device and "\n" not in backend.device
+
+
 def test_the_backend_says_what_it_is(backend: Backend, request: pytest.FixtureRequest) -> None:
     assert backend.name in request.node.name
     assert (backend.precision, backend.threads) == ("float32", 1)
