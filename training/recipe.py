@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from training.ablation import share_batch_norms, slice_aggregators
+from training.losses.distillation import DistillationSettings
 from training.models.build import build_model
 from training.models.detector import AnyDepthDetector
 from training.models.fine import FineSettings
@@ -44,6 +46,7 @@ class OptimizerSettings:
 
     Attributes:
         learning_rate: at the end of the warm-up.
+        backbone_rate: share of it that the stem and the backbone's stages get.
         final_fraction: of the learning rate, at the last iteration.
         warmup_iterations: length of the warm-up.
         weight_decay: on convolution and linear weights.
@@ -51,6 +54,7 @@ class OptimizerSettings:
     """
 
     learning_rate: float = 2e-3
+    backbone_rate: float = 1.0
     final_fraction: float = 0.02
     warmup_iterations: int = 200
     weight_decay: float = 0.02
@@ -63,7 +67,11 @@ class LossSettings:
 
     Attributes:
         min_side: pixels; boxes count as at least this wide and high when cells are looked for.
-        base_weight: weight of the base-net's loss on the labels, beside the super-net's.
+        base_weight: weight of the base-net's loss on the labels (alpha of equation 5), beside the super-net's.
+        distillation_weight: weight of the distillation terms in the base-net's pass.
+        l1_weight: DETR's L1 distance of boxes.
+        giou_weight: DETR's 1 - GIoU.
+        varifocal_weight: DETR's class term.
     """
 
     box_weight: float = 7.5
@@ -72,6 +80,10 @@ class LossSettings:
     topk: int = 10
     min_side: float = 0.0
     base_weight: float = 1.0
+    distillation_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    varifocal_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,9 @@ class Recipe:
         fine: FINE in the neck.
         fine_settings: what kind of FINE; the paper's by default.
         any_depth: train super-net and base-net together; False trains the plain baseline.
+        switch_norms: batch norms of their own for the essential paths.
+        dedicated_aggregators: aggregators of their own for the essential paths of YOLO's longer stages.
+        distillation: draws the base-net towards the super-net; nothing if it is left out.
         image_size: (height, width) of the network's input, multiples of 32.
         resize: how an image is fitted to it: `letterbox` (aspect ratio kept, borders grey) or `stretch`.
         small_image_size: the size of the first `small_iterations`, which costs less (progressive resizing).
@@ -101,6 +116,9 @@ class Recipe:
     fine: bool = True
     fine_settings: FineSettings = field(default_factory=FineSettings)
     any_depth: bool = True
+    switch_norms: bool = True
+    dedicated_aggregators: bool = True
+    distillation: DistillationSettings | None = None
     image_size: tuple[int, int] = (320, 320)
     resize: str = "letterbox"
     small_image_size: tuple[int, int] = (320, 320)
@@ -134,7 +152,12 @@ class Recipe:
     def build_model(self, num_classes: int) -> AnyDepthDetector:
         """The detector that this recipe trains, with random weights."""
         fine = self.fine_settings if self.fine else None
-        return build_model(self.model, num_classes, fine=fine, any_depth=self.any_depth)
+        model = build_model(self.model, num_classes, fine=fine, any_depth=self.any_depth)
+        if not self.dedicated_aggregators:
+            slice_aggregators(model)
+        if not self.switch_norms:
+            share_batch_norms(model)
+        return model
 
     def image_size_at(self, iteration: int) -> tuple[int, int]:
         """(height, width) of the images of one iteration."""

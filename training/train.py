@@ -16,26 +16,35 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from anydepth_perception.aisle import CLASS_NAMES
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data.scenes import training_batches
 from training.ema import ModelEma
 from training.evaluate import evaluate_model
 from training.losses.assigner import TaskAlignedAssigner
+from training.losses.detr import DetrLoss
 from training.losses.targets import Targets
 from training.losses.yolo import YoloLoss
-from training.models.yolo import AnyDepthYolo
+from training.models.detr import AnyDepthDetr
+from training.objective import DetrObjective, Objective, Pass, Terms, YoloObjective
 from training.recipe import OptimizerSettings, Recipe, RecipeError, load_recipe
 from training.weights import save_weights
 
+BACKBONE = ("stem.", *(f"stages.{stage}." for stage in STAGES[:4]))
+"""How the names of the backbone's parameters begin."""
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels, none on norms, biases and other vectors."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+
+def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels, none on norms, biases and other vectors; `rate` of the learning rate."""
+    groups = []
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    for rate, backbone in ((settings.backbone_rate, True), (1.0, False)):
+        parameters = [p for name, p in named if name.startswith(BACKBONE) == backbone]
+        groups += [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay, "rate": rate},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": rate},
+        ]
+    return groups
 
 
 def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) -> float:
@@ -47,6 +56,27 @@ def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) 
     return settings.learning_rate * fraction
 
 
+def objective_of(recipe: Recipe) -> Objective:
+    """The losses of a recipe's detector family, with the recipe's weights."""
+    settings = recipe.loss
+    if recipe.model.startswith("detr-"):
+        return DetrObjective(
+            DetrLoss(
+                class_weight=settings.varifocal_weight,
+                l1_weight=settings.l1_weight,
+                giou_weight=settings.giou_weight,
+            )
+        )
+    return YoloObjective(
+        YoloLoss(
+            box_weight=settings.box_weight,
+            class_weight=settings.class_weight,
+            dfl_weight=settings.dfl_weight,
+            assigner=TaskAlignedAssigner(topk=settings.topk, min_side=settings.min_side),
+        )
+    )
+
+
 class Trainer:
     """One training run: model, its moving average, optimizer, and the iteration reached."""
 
@@ -56,20 +86,12 @@ class Trainer:
         self.folder = folder
         self.iteration = 0
         self.model = recipe.build_model(len(CLASS_NAMES))
-        if not isinstance(self.model, AnyDepthYolo):
-            raise RecipeError(f"model is {recipe.model!r}; training knows only the YOLO family so far")
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, recipe.optimizer.weight_decay), lr=recipe.optimizer.learning_rate
+            parameter_groups(self.model, recipe.optimizer), lr=recipe.optimizer.learning_rate
         )
-        settings = recipe.loss
-        self.criterion = YoloLoss(
-            box_weight=settings.box_weight,
-            class_weight=settings.class_weight,
-            dfl_weight=settings.dfl_weight,
-            assigner=TaskAlignedAssigner(topk=settings.topk, min_side=settings.min_side),
-        )
+        self.objective = objective_of(recipe)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -80,28 +102,60 @@ class Trainer:
         """One optimizer step on images [B, 3, H, W] in [0, 1]: two passes, two backwards, one clip, one update.
 
         Returns the loss terms of each pass, the gradient's norm before clipping and the learning rate.
+
+        Raises:
+            FloatingPointError: a loss is not finite; nothing was updated.
         """
         self.model.train()
         rate = learning_rate(self.recipe.optimizer, self.iteration, self.recipe.iterations)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         log: dict[str, float] = {}
-        passes = {"super": (DepthConfig.full(), 1.0)}
+        teacher = self._super_pass(images, targets, log)
         if self.recipe.any_depth:
-            passes["base"] = (self.model.base_config(), self.recipe.loss.base_weight)
-        for name, (config, weight) in passes.items():
-            terms = self.criterion(self.model(images, config), targets)
-            loss = torch.stack(list(terms.values())).sum() * weight
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the {name}-net's loss is {loss.item()} at iteration {self.iteration}")
-            loss.backward()
-            log.update({f"{name}_{key}": value.item() for key, value in terms.items()})
+            self._base_pass(images, targets, teacher, log)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
         self.optimizer.step()
         self.ema.update(self.model)
         self.iteration += 1
         return {**log, "gradient_norm": norm.item(), "learning_rate": rate}
+
+    def _super_pass(self, images: Tensor, targets: Targets, log: dict[str, float]) -> Pass:
+        """The super-net on the labels (AnyDepth, equation 4)."""
+        outputs = self._forward(images, self.model.full_config(), targets)
+        terms, teacher = self.objective.detection(outputs, targets, images.shape[2:])
+        self._backward("super", terms, log)
+        return teacher
+
+    def _base_pass(self, images: Tensor, targets: Targets, teacher: Pass, log: dict[str, float]) -> None:
+        """The base-net on the labels and on what the super-net put out (AnyDepth, equation 5)."""
+        settings = self.recipe.loss
+        labelled = settings.base_weight > 0
+        outputs = self._forward(images, self.model.base_config(), targets if labelled else None)
+        terms: Terms = {}
+        if labelled:
+            detection, student = self.objective.detection(outputs, targets, images.shape[2:])
+            terms |= {name: settings.base_weight * term for name, term in detection.items()}
+        else:
+            student = self.objective.assign(outputs, targets, images.shape[2:])
+        if self.recipe.distillation is not None:
+            distilled = self.objective.distillation(self.recipe.distillation, teacher, student)
+            terms |= {name: settings.distillation_weight * term for name, term in distilled.items()}
+        self._backward("base", terms, log)
+
+    def _forward(self, images: Tensor, config: DepthConfig, targets: Targets | None) -> dict[str, Any]:
+        """`targets` are for DETR's denoising queries; YOLO has none."""
+        if isinstance(self.model, AnyDepthDetr):
+            return self.model(images, config, targets)
+        return self.model(images, config)
+
+    def _backward(self, name: str, terms: Terms, log: dict[str, float]) -> None:
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the {name}-net's loss is {loss.item()} at iteration {self.iteration}")
+        loss.backward()
+        log.update({f"{name}_{key}": value.item() for key, value in terms.items()})
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs."""

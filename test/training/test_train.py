@@ -100,6 +100,31 @@ def test_learning_rate_warms_up_and_falls_to_its_final_fraction() -> None:
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
 
 
+def test_the_backbone_learns_at_its_share_of_the_rate_and_no_vector_decays(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, optimizer=OptimizerSettings(backbone_rate=0.1, weight_decay=0.5))
+    trainer = Trainer(recipe, tmp_path)
+    trainer.step(*next(training_batches(recipe, 0)))
+    groups = {id(p): group for group in trainer.optimizer.param_groups for p in group["params"]}
+    parameters = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    assert len(groups) == len(parameters)
+    head, stem = (groups[id(parameters[name])] for name in ("head.cls.0.4.weight", "stem.conv1.conv.weight"))
+    assert stem["lr"] == pytest.approx(0.1 * head["lr"])
+    assert all((groups[id(p)]["weight_decay"] == 0.5) == (p.ndim > 1) for p in parameters.values())
+
+
+def test_a_detr_trains_by_the_same_command(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        "model: detr-r18\nimage_size: [64, 64]\niterations: 1\nbatch_size: 1\nworkers: 0\n"
+        "distillation: {}\nloss: {base_weight: 0.0}\nvalidate_every: 1\nvalidation_images: 1\n"
+        "data: {frame_sizes: [[64, 64]], frame_weights: [1]}\n"
+    )
+    assert main([str(recipe), "--output", str(tmp_path / "run")]) == 0
+    header, row = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert {"super_denoising_giou", "base_kd_class"} <= set(header.split(","))
+    assert "nan" not in row
+
+
 def test_the_moving_average_is_between_the_weights_it_saw() -> None:
     layer = torch.nn.Linear(2, 1)
     torch.nn.init.zeros_(layer.weight)

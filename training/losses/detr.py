@@ -52,10 +52,8 @@ class DetrLoss:
             targets: objects of the batch, in network pixels.
             image_size: (height, width) of the network's input.
         """
-        height, width = image_size
-        scale = targets.boxes.new_tensor([width, height, width, height])
-        boxes = xyxy_to_cxcywh(targets.boxes / scale)
-        ignored = targets.ignored / scale
+        boxes = _relative(targets.boxes, image_size)
+        ignored = targets.ignored / _scale(targets.ignored, image_size)
         count = shared_normaliser(targets.valid.sum())
         terms: dict[str, Tensor] = {}
 
@@ -75,6 +73,10 @@ class DetrLoss:
             for layer in outputs["denoising_layers"]:
                 add("denoising_", layer, matches, count * noisy.num_groups)
         return terms, last_matches
+
+    def match(self, outputs: Mapping[str, Tensor], targets: Targets, image_size: Sequence[int]) -> list[Match]:
+        """The matches of `logits` and `boxes_cxcywh` with the objects."""
+        return self.matcher(outputs, _relative(targets.boxes, image_size), targets)
 
     def _terms(
         self,
@@ -106,6 +108,16 @@ class DetrLoss:
             "l1": self.l1_weight * (matched - wanted).abs().sum() / normaliser,
             "giou": self.giou_weight * (1 - generalized_iou(corners, wanted_corners)).sum() / normaliser,
         }
+
+
+def _scale(like: Tensor, image_size: Sequence[int]) -> Tensor:
+    height, width = image_size
+    return like.new_tensor([width, height, width, height])
+
+
+def _relative(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
+    """Boxes cxcywh in [0, 1], from xyxy in pixels."""
+    return xyxy_to_cxcywh(boxes / _scale(boxes, image_size))
 
 
 def centres_in_boxes(predicted: Tensor, regions: Tensor) -> Tensor:
