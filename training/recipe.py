@@ -72,6 +72,7 @@ class LossSettings:
         l1_weight: DETR's L1 distance of boxes.
         giou_weight: DETR's 1 - GIoU.
         varifocal_weight: DETR's class term.
+        denoising: DETR's denoising queries.
     """
 
     box_weight: float = 7.5
@@ -84,6 +85,7 @@ class LossSettings:
     l1_weight: float = 5.0
     giou_weight: float = 2.0
     varifocal_weight: float = 1.0
+    denoising: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ class Recipe:
         small_image_size: the size of the first `small_iterations`, which costs less (progressive resizing).
         small_iterations: iterations at `small_image_size`; 0 trains at `image_size` throughout.
         iterations: optimizer steps.
-        batch_size: images a step.
+        batch_size: images a step, over all processes.
+        accumulate: parts in which a process runs its share of them one after another, to save memory.
+        sync_norms: batch norms over the images of all processes.
+        mixed_precision: bfloat16 in the network's passes, on GPUs that have it.
         ema_decay: limit of the weights' moving average.
         ema_warmup: iterations over which the average approaches its limit.
         validate_every: iterations between validations on the first `validation_images` of the validation split.
@@ -125,6 +130,9 @@ class Recipe:
     small_iterations: int = 0
     iterations: int = 3000
     batch_size: int = 16
+    accumulate: int = 1
+    sync_norms: bool = False
+    mixed_precision: bool = False
     ema_decay: float = 0.998
     ema_warmup: int = 300
     validate_every: int = 500
@@ -145,7 +153,7 @@ class Recipe:
             raise RecipeError(f"resize is {self.resize!r}; it must be letterbox or stretch")
         if len(self.data.frame_sizes) != len(self.data.frame_weights):
             raise RecipeError("data.frame_sizes and data.frame_weights must be of equal length")
-        for name in ("iterations", "batch_size", "validate_every", "checkpoint_every"):
+        for name in ("iterations", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")
 

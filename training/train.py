@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from anydepth_perception.aisle import CLASS_NAMES
-from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.checkpoint import load_checkpoint, save_checkpoint
+from anydepth_perception.depth.config import DepthConfig
+from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.data.scenes import training_batches
+from training.distributed import (
+    ALONE,
+    Processes,
+    join_processes,
+    leave_processes,
+    mean_over_processes,
+    synchronize_batch_norms,
+)
 from training.ema import ModelEma
 from training.evaluate import evaluate_model
 from training.losses.assigner import TaskAlignedAssigner
@@ -27,33 +34,10 @@ from training.losses.targets import Targets
 from training.losses.yolo import YoloLoss
 from training.models.detr import AnyDepthDetr
 from training.objective import DetrObjective, Objective, Pass, Terms, YoloObjective
-from training.recipe import OptimizerSettings, Recipe, RecipeError, load_recipe
+from training.optimizer import learning_rate, parameter_groups
+from training.recipe import Recipe, RecipeError, load_recipe
+from training.run_log import append_row, drop_rows_after
 from training.weights import save_weights
-
-BACKBONE = ("stem.", *(f"stages.{stage}." for stage in STAGES[:4]))
-"""How the names of the backbone's parameters begin."""
-
-
-def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels, none on norms, biases and other vectors; `rate` of the learning rate."""
-    groups = []
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    for rate, backbone in ((settings.backbone_rate, True), (1.0, False)):
-        parameters = [p for name, p in named if name.startswith(BACKBONE) == backbone]
-        groups += [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay, "rate": rate},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": rate},
-        ]
-    return groups
-
-
-def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) -> float:
-    """Linear warm-up, then a half cosine down to `final_fraction` of the peak."""
-    if iteration < settings.warmup_iterations:
-        return settings.learning_rate * (iteration + 1) / settings.warmup_iterations
-    progress = (iteration - settings.warmup_iterations) / max(1, iterations - settings.warmup_iterations)
-    fraction = settings.final_fraction + (1 - settings.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
-    return settings.learning_rate * fraction
 
 
 def objective_of(recipe: Recipe) -> Objective:
@@ -78,15 +62,42 @@ def objective_of(recipe: Recipe) -> Objective:
 
 
 class Trainer:
-    """One training run: model, its moving average, optimizer, and the iteration reached."""
+    """One training run: model, its moving average, optimizer, and the iteration reached.
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    Attributes:
+        recipe: what to train, and how.
+        folder: where the run writes.
+        processes: our place among the processes of the run.
+        iteration: optimizer steps taken.
+        model: the network itself.
+        network: the same, behind data-parallel training where there are several processes.
+        ema: its moving average.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, processes: Processes = ALONE) -> None:
+        """Builds everything, with random weights.
+
+        Raises:
+            RecipeError: the batch cannot be shared out evenly.
+        """
+        if recipe.batch_size % (processes.count * recipe.accumulate):
+            raise RecipeError(
+                f"batch_size {recipe.batch_size} is not a multiple of {processes.count} processes x "
+                f"accumulate {recipe.accumulate}"
+            )
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.folder = folder
+        self.processes = processes
         self.iteration = 0
         self.model = recipe.build_model(len(CLASS_NAMES))
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.sync_norms:
+            synchronize_batch_norms(self.model)
+        self.model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = self.model
+        if processes.count > 1:
+            # Each pass leaves the parameters of the other's path without a gradient.
+            self.network = DistributedDataParallel(self.model, find_unused_parameters=True)
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, recipe.optimizer), lr=recipe.optimizer.learning_rate
@@ -107,15 +118,22 @@ class Trainer:
             FloatingPointError: a loss is not finite; nothing was updated.
         """
         self.model.train()
+        # Whatever is drawn follows from the iteration, so that a resumed run draws the same.
+        torch.manual_seed((self.recipe.seed * 1_000_003 + self.iteration) * 1_009 + self.processes.rank)
         rate = learning_rate(self.recipe.optimizer, self.iteration, self.recipe.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         log: dict[str, float] = {}
-        teacher = self._super_pass(images, targets, log)
-        if self.recipe.any_depth:
-            self._base_pass(images, targets, teacher, log)
+        parts = self.recipe.accumulate
+        for part, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            teacher = self._super_pass(part, part_targets, log)
+            if self.recipe.any_depth:
+                self._base_pass(part, part_targets, teacher, log)
+        log = mean_over_processes(log)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient is {norm.item()} at iteration {self.iteration}")
         self.optimizer.step()
         self.ema.update(self.model)
         self.iteration += 1
@@ -146,16 +164,29 @@ class Trainer:
 
     def _forward(self, images: Tensor, config: DepthConfig, targets: Targets | None) -> dict[str, Any]:
         """`targets` are for DETR's denoising queries; YOLO has none."""
+        arguments: tuple[Any, ...] = (images, config)
         if isinstance(self.model, AnyDepthDetr):
-            return self.model(images, config, targets)
-        return self.model(images, config)
+            arguments += (targets if self.recipe.loss.denoising else None,)
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._mixed_precision):
+            outputs = self.network(*arguments)
+        return to_float32(outputs) if self._mixed_precision else outputs
+
+    @property
+    def _mixed_precision(self) -> bool:
+        return (
+            self.recipe.mixed_precision
+            and self.processes.device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
 
     def _backward(self, name: str, terms: Terms, log: dict[str, float]) -> None:
-        loss = torch.stack(list(terms.values())).sum()
+        parts = self.recipe.accumulate
+        loss = torch.stack(list(terms.values())).sum() / parts
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the {name}-net's loss is {loss.item()} at iteration {self.iteration}")
         loss.backward()
-        log.update({f"{name}_{key}": value.item() for key, value in terms.items()})
+        for key, value in terms.items():
+            log[f"{name}_{key}"] = log.get(f"{name}_{key}", 0.0) + value.item() / parts
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs."""
@@ -166,7 +197,6 @@ class Trainer:
             "ema": self.ema.model.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
-            "torch_rng": torch.get_rng_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -188,7 +218,6 @@ class Trainer:
         self.ema.updates = state["ema_updates"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.iteration = state["iteration"]
-        torch.set_rng_state(state["torch_rng"])
 
     def validate(self) -> dict[str, float]:
         """AP and AP50 of super-net and base-net, moving-average weights, on the first validation images."""
@@ -201,62 +230,79 @@ class Trainer:
         }
 
     def run(self) -> None:
-        """Trains to the last iteration; logs to `log.csv` and `validation.csv`, ends with `model.safetensors`."""
-        recipe = self.recipe
-        with tqdm(total=recipe.iterations, initial=self.iteration, unit="step", dynamic_ncols=True) as progress:
-            for images, targets in training_batches(recipe, self.iteration):
-                log = self.step(images, targets)
-                append_row(self.folder / "log.csv", {"iteration": self.iteration, **log})
+        """Trains to the last iteration; logs to `log.csv` and `validation.csv`, ends with `model.safetensors`.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the last checkpoint is left as it is.
+            CheckpointError: the last checkpoint cannot be written; an earlier one is tried again later.
+        """
+        recipe, first = self.recipe, self.processes.first
+        with tqdm(
+            total=recipe.iterations, initial=self.iteration, unit="step", dynamic_ncols=True, disable=not first
+        ) as progress:
+            for images, targets in training_batches(recipe, self.iteration, self.processes):
+                device = self.processes.device
+                log = self.step(images.to(device, non_blocking=True), targets.to(device))
                 progress.update()
+                if not first:
+                    continue
+                append_row(self.folder / "log.csv", {"iteration": self.iteration, **log})
                 progress.set_postfix(loss=f"{sum(v for k, v in log.items() if k.startswith('super_')):.2f}")
                 last = self.iteration == recipe.iterations
                 if last or self.iteration % recipe.checkpoint_every == 0:
-                    save_checkpoint(self.checkpoint_path, self.state())
+                    self._save(last, progress)
                 if last or self.iteration % recipe.validate_every == 0:
                     metrics = self.validate()
                     append_row(self.folder / "validation.csv", {"iteration": self.iteration, **metrics})
                     progress.write(f"iteration {self.iteration}: {json.dumps(metrics)}")
-        save_weights(self.ema.model, self.folder / "model.safetensors", recipe, CLASS_NAMES, self.iteration)
+        if first:
+            save_weights(self.ema.model, self.folder / "model.safetensors", recipe, CLASS_NAMES, self.iteration)
+
+    def _save(self, last: bool, progress: tqdm[Any]) -> None:
+        try:
+            save_checkpoint(self.checkpoint_path, self.state())
+        except CheckpointError as error:
+            if last:
+                raise
+            progress.write(f"warning: {error}; the run goes on and tries again")
 
 
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Appends a row to a CSV file, with a header where the file is new."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def drop_rows_after(path: Path, iteration: int) -> None:
-    """Removes rows that a resumed run will write again."""
-    if path.exists():
-        header, *rows = path.read_text().splitlines()
-        kept = [row for row in rows if int(row.split(",")[0]) <= iteration]
-        path.write_text("\n".join([header, *kept]) + "\n")
+def to_float32(outputs: Any) -> Any:
+    """`outputs` of a network, nested in mappings and lists, with all tensors of lower precision in float32."""
+    if isinstance(outputs, Tensor):
+        return outputs.float() if outputs.is_floating_point() else outputs
+    if isinstance(outputs, dict):
+        return {name: to_float32(value) for name, value in outputs.items()}
+    if isinstance(outputs, list):
+        return [to_float32(value) for value in outputs]
+    return outputs
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: `python -m training.train aisle-yolo-t --output runs/aisle`."""
+    """Command line: `python -m training.train aisle-yolo-t --output runs/aisle`, by itself or by `torchrun -m`."""
     parser = argparse.ArgumentParser(prog="training.train", description=__doc__)
     parser.add_argument("recipe", help="a recipe of training/recipes, or a YAML file")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a recipe's setting")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         recipe = load_recipe(options.recipe, tuple(options.set))
         options.output.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(recipe, options.output)
+        processes = join_processes(options.device)
+        trainer = Trainer(recipe, options.output, processes)
         if trainer.checkpoint_path.exists():
             trainer.restore(load_checkpoint(trainer.checkpoint_path))
-            for name in ("log.csv", "validation.csv"):
-                drop_rows_after(options.output / name, trainer.iteration)
-            print(f"resumed at iteration {trainer.iteration} of {recipe.iterations}")
-    except (RecipeError, ValueError) as error:
+            if processes.first:
+                for name in ("log.csv", "validation.csv"):
+                    drop_rows_after(options.output / name, trainer.iteration)
+                print(f"resumed at iteration {trainer.iteration} of {recipe.iterations}", flush=True)
+        trainer.run()
+    except (RecipeError, CheckpointError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    trainer.run()
+    finally:
+        leave_processes()
     return 0
 
 

@@ -11,8 +11,10 @@ import torch
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data.scenes import collate, fit, mirror, training_batches
 from training.ema import ModelEma
+from training.optimizer import learning_rate
 from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
-from training.train import Trainer, drop_rows_after, learning_rate, main
+from training.run_log import drop_rows_after
+from training.train import Trainer, main
 
 RECIPE = Recipe(
     model="yolo-t",

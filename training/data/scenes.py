@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from anydepth_perception.aisle import AisleFrame
 from anydepth_perception.preprocess import Geometry, Preprocessor
 from training.data.aisle import SPLITS, render_image
+from training.distributed import ALONE, Processes
 from training.losses.targets import Targets, pad_targets
 from training.recipe import Recipe
 
@@ -88,18 +89,36 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
+class BatchIndices:
+    """Which samples make up each of a process's batches: an equal, contiguous share of each batch of the run."""
+
+    def __init__(self, recipe: Recipe, start: int, processes: Processes) -> None:
+        self.recipe = recipe
+        self.start = start
+        self.processes = processes
+        self.share = recipe.batch_size // processes.count
+
+    def __len__(self) -> int:
+        return self.recipe.iterations - self.start
+
+    def __iter__(self) -> Iterator[range]:
+        for iteration in range(self.start, self.recipe.iterations):
+            first = iteration * self.recipe.batch_size + self.processes.rank * self.share
+            yield range(first, first + self.share)
+
+
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def training_batches(recipe: Recipe, start: int) -> Iterator[tuple[Tensor, Targets]]:
-    """Batches of the iterations from `start` to the recipe's last, images as float [B, 3, H, W] in [0, 1]."""
-    scenes = TrainingScenes(recipe)
-    first = start * recipe.batch_size
+def training_batches(recipe: Recipe, start: int, processes: Processes = ALONE) -> Iterator[tuple[Tensor, Targets]]:
+    """Batches of the iterations from `start` to the recipe's last, images as float [B, 3, H, W] in [0, 1].
+
+    Of several processes each gets its share of every batch.
+    """
     loader = DataLoader(
-        scenes,
-        batch_size=recipe.batch_size,
-        sampler=range(first, len(scenes)),
+        TrainingScenes(recipe),
+        batch_sampler=BatchIndices(recipe, start, processes),
         num_workers=recipe.workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,

@@ -45,7 +45,7 @@ class DetrLoss:
         """Loss terms, weighted, as scalars, whose sum is the loss; and the matches of the last layer.
 
         `class`, `l1` and `giou` are the last layer's; the same with the prefixes `auxiliary_` (the layers before),
-        `encoder_` and `denoising_`, each added up, where there are such outputs.
+        `encoder_` and `denoising_`, each added up, zero where there are no such outputs.
 
         Args:
             outputs: what `AnyDepthDetr` returns while training.
@@ -55,13 +55,17 @@ class DetrLoss:
         boxes = _relative(targets.boxes, image_size)
         ignored = targets.ignored / _scale(targets.ignored, image_size)
         count = shared_normaliser(targets.valid.sum())
-        terms: dict[str, Tensor] = {}
+        *earlier, last = outputs["layers"]
+        terms = {
+            prefix + name: last["logits"].new_zeros(())
+            for prefix in ("", "auxiliary_", "encoder_", "denoising_")
+            for name in ("class", "l1", "giou")
+        }
 
         def add(prefix: str, part: Mapping[str, Tensor], matches: list[Match], normaliser: Tensor) -> None:
             for name, value in self._terms(part, boxes, targets.labels, ignored, matches, normaliser).items():
-                terms[prefix + name] = terms[prefix + name] + value if prefix + name in terms else value
+                terms[prefix + name] = terms[prefix + name] + value
 
-        *earlier, last = outputs["layers"]
         last_matches = self.matcher(last, boxes, targets)
         add("", last, last_matches, count)
         for layer in earlier:

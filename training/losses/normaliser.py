@@ -15,7 +15,7 @@ def shared_normaliser(count: Tensor) -> Tensor:
     Args:
         count: scalar, of this process.
     """
-    total = count.detach().to(torch.float32).clone()
+    total = count.detach().clone() if count.is_floating_point() else count.to(torch.float32)
     processes = 1
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(total)

@@ -28,6 +28,11 @@ class Targets:
         """[B, M] bool: which entries are objects."""
         return self.labels >= 0
 
+    def chunk(self, parts: int) -> list[Targets]:
+        """The images in `parts` runs of equal length (the last may be shorter), as `Tensor.chunk` cuts them."""
+        pieces = zip(*(x.chunk(parts) for x in (self.boxes, self.labels, self.ignored)), strict=True)
+        return [Targets(*piece) for piece in pieces]
+
     def to(self, device: torch.device | str) -> Targets:
         """The same targets on another device."""
         return Targets(self.boxes.to(device), self.labels.to(device), self.ignored.to(device))

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from training.losses.assigner import Assignment, TaskAlignedAssigner
 from training.losses.boxes import complete_iou
+from training.losses.normaliser import shared_normaliser
 from training.losses.targets import Targets
 
 
@@ -46,7 +47,7 @@ class YoloLoss:
     def __call__(self, outputs: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
         """Loss terms, weighted, as scalars: `class`, `box`, `dfl`; their sum is the loss.
 
-        Each term is normalised by the sum of the class targets of the batch (at least 1).
+        Each term is normalised by the sum of the class targets of the batch, over all processes (at least 1).
         `outputs` is what `YoloHead` returns.
         """
         return self.terms(outputs, targets, self.assign(outputs, targets))
@@ -61,7 +62,7 @@ class YoloLoss:
         """The loss terms for a given assignment."""
         logits, points, strides = outputs["logits"], outputs["points"], outputs["strides"]
         foreground = assignment.foreground
-        normaliser = assignment.scores.sum().clamp(min=1)
+        normaliser = shared_normaliser(assignment.scores.sum())
 
         counted = foreground | ~points_in_boxes(points, targets.ignored)
         bce = F.binary_cross_entropy_with_logits(logits, assignment.scores, reduction="none")

@@ -1,0 +1,36 @@
+"""The optimizer's parameter groups and learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from anydepth_perception.depth.config import STAGES
+from training.recipe import OptimizerSettings
+
+BACKBONE = ("stem.", *(f"stages.{stage}." for stage in STAGES[:4]))
+"""How the names of the backbone's parameters begin."""
+
+
+def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels, none on norms, biases and other vectors; `rate` of the learning rate."""
+    groups = []
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    for rate, backbone in ((settings.backbone_rate, True), (1.0, False)):
+        parameters = [p for name, p in named if name.startswith(BACKBONE) == backbone]
+        groups += [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay, "rate": rate},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": rate},
+        ]
+    return groups
+
+
+def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) -> float:
+    """Linear warm-up, then a half cosine down to `final_fraction` of the peak."""
+    if iteration < settings.warmup_iterations:
+        return settings.learning_rate * (iteration + 1) / settings.warmup_iterations
+    progress = (iteration - settings.warmup_iterations) / max(1, iterations - settings.warmup_iterations)
+    fraction = settings.final_fraction + (1 - settings.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+    return settings.learning_rate * fraction

@@ -1,0 +1,25 @@
+"""The CSV files of a training run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Appends a row to a CSV file, with a header where the file is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def drop_rows_after(path: Path, iteration: int) -> None:
+    """Removes rows that a resumed run will write again, and a last line that was cut off."""
+    if path.exists():
+        header, *rows = path.read_text().splitlines()
+        whole = [row for row in rows if row.count(",") == header.count(",")]
+        kept = [row for row in whole if int(row.split(",")[0]) <= iteration]
+        path.write_text("\n".join([header, *kept]) + "\n")
