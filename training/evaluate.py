@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from anydepth_perception.detector import Detections, Detector
 from anydepth_perception.postprocess import Postprocessor
 from anydepth_perception.preprocess import Preprocessor
 from training.data.aisle import SPLITS, coco_instances, render_image
+from training.float16_emulation import emulate_float16
 from training.models.detector import AnyDepthDetector
 from training.recipe import Recipe
 
@@ -31,6 +33,9 @@ SCORE_THRESHOLD = 0.001
 MAX_DETECTIONS = 100
 NMS_IOU_THRESHOLD = 0.6
 """Chosen on the validation split: the AP of 0.7, more AP50, and fewer doubles for those who look at the boxes."""
+
+PRECISIONS = ("float32", "float16")
+"""`float16` is emulated; INT8 is a bundle of its own."""
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve figures, in [0, 1]; small, medium and large go by area in source pixels (32^2 and 96^2)."""
@@ -92,9 +97,19 @@ def evaluate(
 
 
 def evaluate_bundle(
-    bundle: Bundle, configs: Sequence[DepthConfig], split: str, count: int, *, progress: bool = False
+    bundle: Bundle,
+    configs: Sequence[DepthConfig],
+    split: str,
+    count: int,
+    *,
+    precision: str = "float32",
+    progress: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """COCO metrics of a bundle on ONNX Runtime, through the detector that the node runs."""
+    """COCO metrics of a bundle on ONNX Runtime, through the detector that the node runs, in one of `PRECISIONS`."""
+    if precision == "float16":
+        with tempfile.TemporaryDirectory() as folder:
+            rounded = emulate_float16(bundle, Path(folder) / f"{bundle.name}-float16.anydepth")
+            return evaluate_bundle(rounded, configs, split, count, progress=progress)
     detector = Detector(bundle, create_backend("onnxruntime"), configs=configs, multi_label=True)
 
     def detect(image: np.ndarray, config: DepthConfig) -> Detections:
@@ -141,6 +156,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--depth", default="full,base", help="configurations, separated by commas (default: full,base)")
     parser.add_argument("--split", default="test", choices=sorted(SPLITS))
     parser.add_argument("--count", type=int, default=500, help="images from the start of the split (default: 500)")
+    parser.add_argument(
+        "--precision", default="float32", choices=PRECISIONS, help="float16 rounds every tensor (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON on the last line")
     parser.add_argument("--output", type=Path, help="also write the JSON to this file")
     options = parser.parse_args(arguments)
@@ -150,12 +168,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         bundle = Bundle.load(find_bundle(options.bundle))
         configs = [DepthConfig.parse(name, bundle.num_exits) for name in names]
-        metrics = evaluate_bundle(bundle, configs, options.split, options.count, progress=sys.stderr.isatty())
+        metrics = evaluate_bundle(
+            bundle,
+            configs,
+            options.split,
+            options.count,
+            precision=options.precision,
+            progress=sys.stderr.isatty(),
+        )
     except (BundleError, DepthConfigError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     named = {name: metrics[str(config)] for name, config in zip(names, configs, strict=True)}
-    print(f"{options.bundle}, {options.split} split, {options.count} images")
+    print(f"{options.bundle}, {options.split} split, {options.count} images, {options.precision}")
     print("| depth | " + " | ".join(METRICS[:6]) + " |\n|---|" + "---|" * 6)
     for name, values in named.items():
         print(f"| {name} | " + " | ".join(f"{100 * values[key]:.1f}" for key in METRICS[:6]) + " |")
