@@ -12,16 +12,23 @@ from anydepth_perception.backends import BACKENDS, create_backend
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detector import Detector
+from anydepth_perception.execution import EXECUTIONS, WHOLE
 
 DEFAULT_MODEL = "aisle-yolo-t"
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--model`, `--backend`, `--threads`, `--rungs` and `--image-size`."""
+    """Adds `--model`, `--backend`, `--threads`, `--execution`, `--rungs` and `--image-size`."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="inference backend (default: %(default)s)")
     parser.add_argument(
         "--threads", type=whole_number(0), default=0, help="CPU threads per engine, 0 for all physical cores"
+    )
+    parser.add_argument(
+        "--execution",
+        default=WHOLE,
+        choices=EXECUTIONS,
+        help="one engine per configuration, or engines between decision points (default: %(default)s)",
     )
     parser.add_argument(
         "--rungs", type=whole_number(2), default=8, help="configurations to compile (default: %(default)s)"
@@ -44,7 +51,7 @@ def build_detector(options: argparse.Namespace) -> Detector:
     """
     bundle = Bundle.load(find_bundle(options.model))
     backend = create_backend(options.backend, threads=options.threads)
-    detector = Detector(bundle, backend, configs=default_configs(bundle, options.rungs))
+    detector = Detector(bundle, backend, configs=default_configs(bundle, options.rungs), execution=options.execution)
     detector.warm_up()
     return detector
 

@@ -1,20 +1,36 @@
-"""Measures the detector's configurations on this machine, prints the ladder and keeps the profile."""
+"""Measures the detector's configurations and segments on this machine; prints, keeps and draws the profile."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from anydepth_perception.backends import BackendError
 from anydepth_perception.bundle import Bundle, BundleError
+from anydepth_perception.depth.config import all_configs
 from anydepth_perception.depth.ladder import Ladder
-from anydepth_perception.depth.profile import Profile, ProfileError, default_path, measure_profile
+from anydepth_perception.depth.profile import (
+    Profile,
+    ProfileError,
+    RungTimes,
+    SingleSegments,
+    default_path,
+    measure_profile,
+)
+from anydepth_perception.detector import Detector
 from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart
+
+_MAX_TAILS = 16
+"""More configurations beside the ladder than this are drawn smaller and without their tails."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,75 +42,206 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     try:
         detector = build_detector(options)
+        bundle = detector.bundle
+        if options.all_configurations:
+            _ensure_all(detector)
+        segments = None
+        if options.segments:
+            segments = SingleSegments(bundle, detector.backend, _show_progress("segment"))
         width, height = options.image_size
         profile = measure_profile(
-            detector, options.repeats, image_width=width, image_height=height, progress=_show_progress
+            detector,
+            options.repeats,
+            image_width=width,
+            image_height=height,
+            segments=segments,
+            progress=_show_progress("round"),
         )
         path = options.output or default_path(detector)
         profile.save(path)
+        ladder = profile.ladder(bundle)
+        plot = options.plot or path.with_suffix(".png")
+        write_plot(profile, ladder, bundle, plot)
     except (BundleError, BackendError, ProfileError) as error:
         fail(error)
-    ladder = profile.ladder(detector.bundle)
-    print("\n".join(table(profile, ladder, detector.bundle)))
+    print("\n".join(table(profile, ladder, detector)))
     print(f"profile saved to {path}")
+    print(f"AP over latency drawn in {plot}")
     if options.json:
-        print(json.dumps(report(profile, ladder, detector.bundle, path)))
+        print(json.dumps(report(profile, ladder, bundle, path)))
 
 
-def table(profile: Profile, ladder: Ladder, bundle: Bundle) -> list[str]:
-    """Lines of a table of all configurations, those of the ladder marked."""
-    facts = profile.fingerprint
+def table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
+    """Lines of what was measured where, the segments, all configurations, and the ladder."""
+    facts, bundle = profile.fingerprint, detector.bundle
     lines = [
-        f"{bundle.name} on {facts['cpu_model']}, {facts['backend']} {facts['backend_version']} "
-        f"{facts['precision']}, {facts['threads']} threads",
-        f"host (resize and decode) {profile.host_ms:.2f} ms at {profile.image_width}x{profile.image_height}",
-        "",
-        "configuration   GFLOPs   p50 ms   p95 ms      AP   ladder",
+        f"{bundle.name} ({facts['bundle_precision']}) on {facts['cpu_model']}, {facts['cpus']} CPUs, power mode "
+        f"{facts['power_mode']}",
+        f"{facts['backend']} {facts['backend_version']} {facts['precision']}, {facts['threads']} threads, "
+        f"{facts['execution']}",
+        f"{profile.rounds} rounds; {profile.load_state}",
     ]
-    for times in profile.times:
-        precision = f"{bundle.average_precision(times.config):.3f}" if bundle.has_accuracy else "-"
-        mark = "*" if ladder.find(times.config) else ""
+    load = profile.load_state.others_cpu_load
+    if load is not None and not profile.load_state.is_idle:
         lines.append(
-            f"{times.config!s:<14} {bundle.gflops(times.config):>7.3f} {times.inference_ms_p50:>8.2f} "
-            f"{times.inference_ms_p95:>8.2f} {precision:>7}"
-            f"{' ' if bundle.is_measured(times.config) else '~'}  {mark}"
+            f"WARNING: other processes took {100 * load:.0f} % of the CPUs meanwhile. These are not the times of an "
+            f"idle machine; measure again when it is."
+        )
+    lines += ["", f"host at {profile.image_width}x{profile.image_height:<8}   p50 ms   p95 ms   p99 ms"]
+    for name, times in (("resize", profile.preprocess), ("decode", profile.postprocess)):
+        lines.append(f"{name:<20} {times.p50_ms:>8.2f} {times.p95_ms:>8.2f} {times.p99_ms:>8.2f}")
+    return [*lines, *_segment_table(profile, bundle), *_rung_table(profile, ladder, detector)]
+
+
+def _segment_table(profile: Profile, bundle: Bundle) -> list[str]:
+    if not profile.segments_measured:
+        return []
+    lines = ["", "segment               GFLOPs   p50 ms   p95 ms   p99 ms"]
+    for name, times in profile.segments.items():
+        gflops = bundle.manifest.segments[name].gflops
+        lines.append(f"{name:<20} {gflops:>7.3f} {times.p50_ms:>8.2f} {times.p95_ms:>8.2f} {times.p99_ms:>8.2f}")
+    return lines
+
+
+def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
+    bundle, measured = detector.bundle, profile.segments_measured
+    sums = "   sum of segments" if measured else ""
+    lines = ["", f"configuration   GFLOPs   p50 ms   p95 ms   p99 ms{sums}      AP   ladder"]
+    for times in profile.times:
+        rung = times.inference
+        predicted = profile.predict(times.config, bundle)
+        precision = f"{bundle.average_precision(times.config):.3f}" if bundle.has_accuracy else "-"
+        lines.append(
+            f"{times.config!s:<14} {bundle.gflops(times.config):>7.3f} {rung.p50_ms:>8.2f} {rung.p95_ms:>8.2f} "
+            f"{rung.p99_ms:>8.2f}"
+            + (f" {predicted:>8.2f} {predicted / rung.p50_ms - 1:>+8.1%}" if measured else "")
+            + f" {precision:>7}{' ' if bundle.is_measured(times.config) else '~'}"
+            + ("  *" if ladder.find(times.config) else "")
         )
     lines += ["", "* on the ladder: none is both faster and better   ~ estimated AP"]
-    return lines
+    if measured:
+        ratio = profile.segments_over_rungs(bundle)
+        lines.append(f"sum of segments over measured time, median of all configurations: {ratio:.3f}")
+    if len(detector.groups) > 1:
+        lines += _group_table(profile, ladder, detector)
+    rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in ladder.rungs)
+    return [*lines, f"ladder: {rungs}"]
+
+
+def _group_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
+    """Medians of the groups between decision points, for the ladder."""
+    names = [f"{entries[0]}..{entries[-1]}" if len(entries) > 1 else entries[0] for entries in detector.groups]
+    lines = ["", f"{'p50 ms of group':<16}" + "".join(f"{name:>16}" for name in names)]
+    for times in profile.times:
+        if ladder.find(times.config):
+            lines.append(f"{times.config!s:<16}" + "".join(f"{ms:>16.2f}" for ms in times.group_ms_p50))
+    return [*lines, ""]
 
 
 def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict[str, Any]:
     """The same for machines."""
     return {
         "profile": str(path),
-        "fingerprint": profile.fingerprint,
+        "fingerprint": dict(profile.fingerprint),
+        "load_state": asdict(profile.load_state),
         "host_ms": round(profile.host_ms, 4),
-        "rungs": {
-            str(times.config): {
-                "gflops": round(bundle.gflops(times.config), 4),
-                "inference_ms_p50": round(times.inference_ms_p50, 4),
-                "inference_ms_p95": round(times.inference_ms_p95, 4),
-                "AP": round(bundle.average_precision(times.config), 4) if bundle.has_accuracy else None,
-                "AP_measured": bundle.is_measured(times.config),
-                "on_ladder": ladder.find(times.config) is not None,
-            }
-            for times in profile.times
-        },
+        "segments": {name: round(ms, 4) for name, ms in profile.segment_ms.items()},
+        "segments_measured": profile.segments_measured,
+        "segments_over_rungs": round(profile.segments_over_rungs(bundle), 4),
+        "rungs": {str(times.config): _rung_report(times, profile, ladder, bundle) for times in profile.times},
     }
+
+
+def _rung_report(times: RungTimes, profile: Profile, ladder: Ladder, bundle: Bundle) -> dict[str, Any]:
+    return {
+        "gflops": round(bundle.gflops(times.config), 4),
+        "inference_ms_p50": round(times.inference.p50_ms, 4),
+        "inference_ms_p95": round(times.inference.p95_ms, 4),
+        "inference_ms_p99": round(times.inference.p99_ms, 4),
+        "sum_of_segments_ms": round(profile.predict(times.config, bundle), 4),
+        "AP": round(bundle.average_precision(times.config), 4) if bundle.has_accuracy else None,
+        "AP_measured": bundle.is_measured(times.config),
+        "on_ladder": ladder.find(times.config) is not None,
+    }
+
+
+def write_plot(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> None:
+    """Draws AP over latency of all profiled configurations, the ladder as a line, into a PNG file.
+
+    Raises:
+        ProfileError: the file cannot be written.
+    """
+    facts, ends = profile.fingerprint, {bundle.base: "base", bundle.full: "full"}
+
+    def point(times: RungTimes, with_tail: bool = True) -> Point:
+        return Point(
+            times.inference.p50_ms,
+            bundle.average_precision(times.config),
+            tail_x=times.inference.p95_ms if with_tail else None,
+            filled=bundle.is_measured(times.config),
+            label=ends.get(times.config, ""),
+        )
+
+    on_ladder = [point(times) for rung in ladder.rungs for times in profile.times if times.config == rung.config]
+    others = [times for times in profile.times if ladder.find(times.config) is None]
+    few = len(others) <= _MAX_TAILS
+    load = profile.load_state.others_cpu_load
+    busy = "" if load is None else f", others' CPU load {100 * load:.0f} %"
+    picture = draw_chart(
+        f"{bundle.name}: AP over latency",
+        f"{facts['cpu_model']}, {facts['backend']} {facts['backend_version']} {facts['precision']}, "
+        f"{facts['threads']} threads, {facts['execution']}; {profile.rounds} rounds{busy}",
+        ("inference, ms: median, bar to p95", "AP" if bundle.has_accuracy else "GFLOPs over full (no AP known)"),
+        [
+            Series("other configurations", [point(times, few) for times in others], MUTED, radius=5.0 if few else 3.5),
+            Series("ladder", on_ladder, BLUE, joined=True),
+        ],
+        [("AP measured", INK, True), ("AP estimated", INK, False)] if bundle.has_accuracy else (),
+    )
+    encoded, data = cv2.imencode(".png", picture)
+    assert encoded, "OpenCV always has PNG"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _ensure_all(detector: Detector) -> None:
+    configs = sorted(all_configs(detector.bundle.num_exits), key=detector.bundle.gflops)
+    show = _show_progress("configuration")
+    for number, config in enumerate(configs, 1):
+        detector.ensure(config)
+        show(number, len(configs))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="profile", description=__doc__)
     add_detector_options(parser)
+    parser.add_argument(
+        "--all-configurations",
+        action="store_true",
+        help="every mixture of paths (256, times the decoder exits), beside the ladder; staged needs no more engines",
+    )
+    parser.add_argument(
+        "--segments",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to measure every segment by itself too (default: yes)",
+    )
     parser.add_argument("--repeats", type=whole_number(3), default=30, help="rounds (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file to write (default: the user's cache folder)")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="PNG to draw (default: beside the profile)")
     parser.add_argument("--json", action="store_true", help="print JSON on the last line")
     return parser.parse_args(arguments)
 
 
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\rround {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+def _show_progress(what: str) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{what} {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show
 
 
 if __name__ == "__main__":

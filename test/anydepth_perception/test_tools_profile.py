@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import pytest
 
+from anydepth_perception.depth.machine import LoadState
 from anydepth_perception.tools import profile
+
+
+def run(bundle: Path, output: Path, *further: str) -> None:
+    profile.main(["--model", str(bundle), "--rungs", "3", "--repeats", "3", "--output", str(output), *further])
 
 
 def test_tool_prints_the_ladder_and_saves_the_profile(
     tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "profile.json"
-    profile.main(["--model", str(tiny_bundle_path), "--rungs", "3", "--repeats", "3", "--output", str(path), "--json"])
+    run(tiny_bundle_path, path, "--json")
     lines = capsys.readouterr().out.splitlines()
     report = json.loads(lines[-1])
     assert f"profile saved to {path}" in lines
@@ -22,15 +28,90 @@ def test_tool_prints_the_ladder_and_saves_the_profile(
     assert report["rungs"]["FFFF.FFFF"]["on_ladder"]
     assert report["rungs"]["FFFF.FFFF"]["AP"] == 0.5
     assert any(line.startswith("EEEE.EEEE") for line in lines)
+    assert any(line.startswith("ladder: ") for line in lines)
     assert set(json.loads(path.read_text())["rungs"]) == set(report["rungs"])
+
+
+def test_tool_measures_every_segment_and_says_how_they_add_up(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny_bundle_path, tmp_path / "profile.json", "--json")
+    lines = capsys.readouterr().out.splitlines()
+    report = json.loads(lines[-1])
+    assert report["segments_measured"]
+    assert all(sum(line.startswith(f"{name} ") for line in lines) == 1 for name in report["segments"])
+    assert f"configurations: {report['segments_over_rungs']:.3f}" in "\n".join(lines)
+    sums = {name: rung["sum_of_segments_ms"] for name, rung in report["rungs"].items()}
+    assert sums["EEEE.EEEE"] == pytest.approx(
+        sum(ms for name, ms in report["segments"].items() if not name.endswith(".full")), abs=1e-3
+    )
+
+
+def test_tool_leaves_segments_out_if_asked(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny_bundle_path, tmp_path / "profile.json", "--no-segments")
+    assert "sum of segments" not in capsys.readouterr().out
+    assert not json.loads((tmp_path / "profile.json").read_text())["segments_measured"]
+
+
+def test_tool_profiles_all_configurations_of_staged_execution_and_its_groups(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny_bundle_path, tmp_path / "profile.json", "--execution", "staged", "--all-configurations", "--json")
+    output = capsys.readouterr().out
+    assert len(json.loads(output.splitlines()[-1])["rungs"]) == 256
+    assert "staged before p5, pan_p4, head" in output
+    assert "stem..p4" in output
+
+
+def test_tool_draws_beside_the_profile(tiny_bundle_path: Path, tmp_path: Path) -> None:
+    run(tiny_bundle_path, tmp_path / "profile.json")
+    assert cv2.imread(str(tmp_path / "profile.png")) is not None
+
+
+def test_tool_draws_where_it_is_told_to(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny_bundle_path, tmp_path / "profile.json", "--plot", str(tmp_path / "deep" / "plot.png"))
+    assert cv2.imread(str(tmp_path / "deep" / "plot.png")) is not None
+    assert not (tmp_path / "profile.png").exists()
+    assert f"AP over latency drawn in {tmp_path / 'deep' / 'plot.png'}" in capsys.readouterr().out
+
+
+def test_plot_that_cannot_be_written_ends_the_tool_with_one_line(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(tiny_bundle_path, tmp_path / "profile.json", "--plot", str(tmp_path))
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: cannot be written")
+
+
+@pytest.mark.parametrize(("load", "warned"), [(0.5, True), (0.1, False), (None, False)])
+def test_busy_machine_is_warned_about(
+    tiny_bundle_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    load: float | None,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(
+        "anydepth_perception.depth.profile.measure.LoadWatch.state", lambda watch: LoadState(others_cpu_load=load)
+    )
+    run(tiny_bundle_path, tmp_path / "profile.json")
+    assert ("WARNING: other processes took 50 % of the CPUs" in capsys.readouterr().out) is warned
 
 
 def test_default_place_is_the_users_cache(
     tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("anydepth_perception.depth.profile.identity.power_mode", lambda: "unknown")
     profile.main(["--model", str(tiny_bundle_path), "--rungs", "2", "--repeats", "3", "--threads", "1"])
-    assert [file.name for file in tmp_path.rglob("*.json")] == ["tiny-onnxruntime-float32-1.json"]
+    expected = [f"tiny-onnxruntime-float32-1-whole.{kind}" for kind in ("json", "png")]
+    assert sorted(file.name for file in tmp_path.rglob("*.*")) == expected
 
 
 def test_missing_bundle_ends_the_tool_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

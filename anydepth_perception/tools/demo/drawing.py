@@ -16,16 +16,11 @@ from anydepth_perception.ros.messages import annotate
 from anydepth_perception.tools.demo.children import DemoError
 from anydepth_perception.tools.demo.recorder import Recording, ServedFrame
 from anydepth_perception.tools.demo.score import LabelledBoxes
+from anydepth_perception.tools.plots import BLUE, GRID, INK, MUTED, RED, Color
 
-Color = tuple[int, int, int]
-
-INK: Color = (60, 50, 45)
-MUTED: Color = (150, 140, 135)
-GRID: Color = (232, 228, 225)
-GOOD: Color = (150, 110, 30)
-MISSED: Color = (60, 60, 220)
+GOOD = FULL = BLUE
+MISSED = RED
 LOAD: Color = (215, 235, 250)
-FULL: Color = (150, 110, 30)
 ESSENTIAL: Color = (225, 205, 180)
 
 
