@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from training.ablation import share_batch_norms, slice_aggregators
+from training.data.settings import CocoSettings
 from training.losses.distillation import DistillationSettings
 from training.models.build import build_model
 from training.models.detector import AnyDepthDetector
@@ -115,6 +116,8 @@ class Recipe:
         checkpoint_every: iterations between checkpoints.
         workers: processes that render images.
         seed: of the weights and of the data.
+        data: the aisle scenes to train on.
+        coco: images with boxes to train on instead.
     """
 
     model: str
@@ -141,6 +144,7 @@ class Recipe:
     workers: int = 1
     seed: int = 0
     data: DataSettings = field(default_factory=DataSettings)
+    coco: CocoSettings | None = None
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     loss: LossSettings = field(default_factory=LossSettings)
 
@@ -153,6 +157,9 @@ class Recipe:
             raise RecipeError(f"resize is {self.resize!r}; it must be letterbox or stretch")
         if len(self.data.frame_sizes) != len(self.data.frame_weights):
             raise RecipeError("data.frame_sizes and data.frame_weights must be of equal length")
+        sides = self.coco.detr.sides if self.coco is not None and self.coco.detr is not None else ()
+        if sides and self.image_size[0] != self.image_size[1]:
+            raise RecipeError(f"coco.detr.sides need a square image_size, not {self.image_size}; or give sides: []")
         for name in ("iterations", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")

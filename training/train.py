@@ -17,7 +17,7 @@ from tqdm import tqdm
 from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.depth.config import DepthConfig
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from training.data.scenes import training_batches
+from training.data.batches import training_batches
 from training.distributed import (
     ALONE,
     Processes,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.data.scenes import collate, fit, mirror, training_batches
+from training.data.annotated import fit, mirror
+from training.data.batches import collate, training_batches
+from training.data.scenes import annotated
 from training.ema import ModelEma
 from training.optimizer import learning_rate
 from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
@@ -152,15 +155,16 @@ def test_a_batch_is_the_same_every_time_and_another_for_another_seed() -> None:
     assert not torch.equal(first[0], other[0])
 
 
-def test_a_mirrored_sample_is_its_own_mirror_image_twice() -> None:
+def test_a_mirrored_image_is_its_own_mirror_image_twice() -> None:
     from training.data.aisle import render_image
 
-    sample = fit(render_image("train", 3, (128, 96)), (128, 128))
-    twice = mirror(mirror(sample))
-    assert all(torch.allclose(a, b) for a, b in zip(sample, twice, strict=True))
-    image, boxes, *_ = mirror(sample)
-    assert torch.equal(image[:, :, 0], sample[0][:, :, -1])
-    assert torch.allclose(boxes[:, 0], 128 - sample[1][:, 2])
+    fitted = fit(annotated(render_image("train", 3, (128, 96))), (128, 128))
+    twice = mirror(mirror(fitted))
+    assert np.array_equal(fitted.image, twice.image)
+    assert np.array_equal(fitted.boxes, twice.boxes)
+    mirrored = mirror(fitted)
+    assert np.array_equal(mirrored.image[:, 0], fitted.image[:, -1])
+    assert np.array_equal(mirrored.boxes[:, 0], 128 - fitted.boxes[:, 2])
 
 
 def test_collate_pads_to_the_most_objects() -> None:

@@ -1,0 +1,102 @@
+"""Settings of training on images of one's own: where they lie, and how each family augments them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def _check_probabilities(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}; it must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class DetrAugmentation:
+    """RT-DETR's augmentation; the defaults are its recipe on COCO.
+
+    Attributes:
+        photometric: probability of each change of brightness, contrast, saturation, hue and order of the channels.
+        zoom_out: probability of more room around the image, which is black.
+        max_zoom_out: up to how many times the image's sides.
+        crop: probability of a crop that keeps a drawn overlap with at least one object.
+        flip: probability of a horizontal mirror.
+        sides: lengths of the square input in pixels, one drawn for each batch; empty = always `image_size`.
+        plain_epochs: the last epochs of a run, which only mirror (RT-DETRv2 ends so).
+    """
+
+    photometric: float = 0.5
+    zoom_out: float = 0.5
+    max_zoom_out: float = 4.0
+    crop: float = 0.8
+    flip: float = 0.5
+    sides: tuple[int, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
+    plain_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        _check_probabilities(self, "photometric", "zoom_out", "crop", "flip")
+        if self.max_zoom_out < 1:
+            raise ValueError(f"max_zoom_out is {self.max_zoom_out}; it must be at least 1")
+        for side in self.sides:
+            if side < 32 or side % 32:
+                raise ValueError(f"sides has {side}; each must be a positive multiple of 32")
+        if self.plain_epochs < 0:
+            raise ValueError(f"plain_epochs is {self.plain_epochs}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class YoloAugmentation:
+    """YOLOv12's augmentation with boxes alone (its copy-paste needs masks); the defaults are the recipe of l and x.
+
+    Attributes:
+        hue: largest change, as a share of the colour circle.
+        saturation: largest relative change.
+        value: largest relative change of brightness.
+        translate: largest shift, as a share of the input's sides.
+        scale: images shrink to 1 - scale and grow to 1 + scale.
+        flip: probability of a horizontal mirror.
+        mosaic: probability that four images make up one.
+        mixup: probability that another such image shines through.
+        plain_epochs: the last epochs of a run, without mosaic and mixup.
+    """
+
+    hue: float = 0.015
+    saturation: float = 0.7
+    value: float = 0.4
+    translate: float = 0.1
+    scale: float = 0.9
+    flip: float = 0.5
+    mosaic: float = 1.0
+    mixup: float = 0.15
+    plain_epochs: int = 10
+
+    def __post_init__(self) -> None:
+        _check_probabilities(self, "hue", "saturation", "value", "translate", "flip", "mosaic", "mixup")
+        if not 0 <= self.scale < 1:
+            raise ValueError(f"scale is {self.scale}; it must lie in [0, 1)")
+        if self.plain_epochs < 0:
+            raise ValueError(f"plain_epochs is {self.plain_epochs}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class CocoSettings:
+    """Training images with boxes in COCO's format.
+
+    Attributes:
+        annotations: the JSON file.
+        images: the folder that its file names are relative to.
+        skip_broken: a file that cannot be decoded is replaced by the next image; otherwise it ends the run.
+        detr: augment as RT-DETR does.
+        yolo: augment as YOLOv12 does; with neither, images are fitted to the input as they are.
+    """
+
+    annotations: str
+    images: str
+    skip_broken: bool = False
+    detr: DetrAugmentation | None = None
+    yolo: YoloAugmentation | None = None
+
+    def __post_init__(self) -> None:
+        if self.detr is not None and self.yolo is not None:
+            raise ValueError("detr and yolo are both given; choose one augmentation")
