@@ -1,86 +1,34 @@
-"""Serves frames: loads what that takes, and per frame picks the depth, detects, publishes and reports."""
+"""Serves frames: per frame picks the depth, detects, publishes and reports; changes the backend when it is gone."""
 
 from __future__ import annotations
 
-import time
+import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from anydepth_perception.backends import create_backend
-from anydepth_perception.bundle import Bundle, find_bundle
+import numpy as np
+
+from anydepth_perception.backends import BackendError
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
-from anydepth_perception.depth.ladder import Ladder, default_configs
-from anydepth_perception.depth.profile import Profile, ProfileError, load_or_measure
-from anydepth_perception.detector import DetectionResult, Detector, ImageError
+from anydepth_perception.depth.controller import AUTO
+from anydepth_perception.depth.ladder import Rung
+from anydepth_perception.detector import DetectionResult, ImageError
+from anydepth_perception.execution import Decide
 from anydepth_perception.frame_statistics import FrameReport, FrameStatistics
+from anydepth_perception.loading import Model
 from anydepth_perception.pipeline import PendingFrame, steady_s
 from anydepth_perception.ros.images import Frame, decode
 from anydepth_perception.ros.parameters import Settings
+from anydepth_perception.ros.thresholds import thresholds_by_class
+
+_LOG = logging.getLogger(__name__)
 
 _HOPELESS = 0.8
 """A frame is beyond rescue when its budget is below this share of the base-net's time on an idle machine."""
 
-
-@dataclass(frozen=True)
-class Model:
-    """A bundle that is ready to serve: its detector with compiled engines, and the controller of their depth."""
-
-    bundle: Bundle
-    detector: Detector
-    controller: DepthPolicy
-
-    @property
-    def backend(self) -> str:
-        """Backend, its version and precision, in words."""
-        backend = self.detector.backend
-        return f"{backend.name} {backend.version} {backend.precision}"
-
-
-def load_model(settings: Settings, progress: Callable[[str], object]) -> Model:
-    """Loads the bundle, compiles and warms the engines of a ladder, and profiles them.
-
-    Args:
-        settings: names the bundle, the backend, the profile and the depth.
-        progress: is told of each step, in words.
-
-    Raises:
-        BundleError, BackendError, ProfileError, DepthConfigError: with the reason, naming the file where there is one.
-    """
-    bundle = Bundle.load(find_bundle(settings.model))
-    backend = create_backend(settings.backend, threads=settings.threads)
-    fixed = None if settings.depth == AUTO else DepthConfig.parse(settings.depth, bundle.num_exits)
-    configs = default_configs(bundle)
-    detector = Detector(bundle, backend, configs=())
-    for number, config in enumerate(configs, 1):
-        started = time.perf_counter()
-        detector.ensure(config)
-        seconds = time.perf_counter() - started
-        progress(f"engine {number} of {len(configs)}: {config} built in {seconds:.1f} s by {backend.name}")
-    detector.warm_up()
-    profile, ladder = _profile_and_ladder(settings.profile, detector, progress)
-    if fixed is not None:
-        detector.ensure(fixed)
-    controller = DepthController(ladder, profile.host_ms, profiled=profile.rungs(bundle))
-    rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
-    progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
-    return Model(bundle, detector, controller)
-
-
-def _profile_and_ladder(
-    path: str, detector: Detector, progress: Callable[[str], object]
-) -> tuple[Profile, Ladder]:
-    if path:
-        profile = Profile.load(Path(path).expanduser(), detector)
-        if not profile.covers(detector):
-            raise ProfileError(f"{path}: lacks some of the configurations of the ladder; measure again")
-        origin = f"profile read from {path}"
-    else:
-        profile, origin = load_or_measure(detector)
-    progress(origin)
-    return profile, profile.ladder(detector.bundle)
+FAILURES_IN_A_ROW = 3
+"""Frames that a backend has to fail on before another one takes its place: a single failure may pass."""
 
 
 class FrameOutputs(Protocol):
@@ -112,15 +60,29 @@ class FrameServer:
         cameras: Sequence[FrameOutputs],
         settings: Callable[[], Settings],
         has_waiting_frame: Callable[[], bool],
+        *,
+        reload: Callable[[Model, str], Model] | None = None,
         clock: Callable[[], float] = steady_s,
     ) -> None:
-        """`settings` and `has_waiting_frame` are asked for every frame; `clock` is the steady clock, seconds."""
-        self._model = model
+        """Serves with `model` until its backend is gone.
+
+        Args:
+            model: what to serve with.
+            cameras: where the results go, by camera.
+            settings: asked for every frame.
+            has_waiting_frame: whether another frame waits, asked when one is late.
+            reload: makes a model on another backend, given the one that fails and why; None leaves no choice.
+            clock: the steady clock, seconds.
+        """
+        self.model = model
         self._cameras = cameras
         self._settings = settings
         self._has_waiting_frame = has_waiting_frame
+        self._reload = reload
         self._clock = clock
         self._depth = ""
+        self._failures = 0
+        self._thresholds: tuple[Settings, np.ndarray] | None = None
 
     def serve(self, pending: PendingFrame[Any]) -> None:
         """Decodes, detects, publishes and reports; a failure goes to the camera's outputs."""
@@ -129,12 +91,29 @@ class FrameServer:
             self._serve(pending, camera)
         except ImageError as error:
             camera.bad(pending, error)
+        except BackendError as error:
+            self._failures += 1
+            camera.failed(pending, error)
+            if self._failures >= FAILURES_IN_A_ROW:
+                self._change_backend(error)
         except Exception as error:
-            # Whatever one frame does to the engine or the middleware, the next frame gets its chance.
+            # Whatever one frame does to the middleware, the next frame gets its chance.
             camera.failed(pending, error)
 
+    def _change_backend(self, failure: BackendError) -> None:
+        """Takes another backend, if there is one. Meanwhile newer frames replace those that wait."""
+        if self._reload is None:
+            return
+        try:
+            self.model = self._reload(self.model, str(failure))
+        except Exception as error:
+            _LOG.error("no other backend can take over: %s", error)
+            self._reload = None
+            return
+        self._depth, self._failures = "", 0
+
     def _serve(self, pending: PendingFrame[Any], camera: FrameOutputs) -> None:
-        settings, controller = self._settings(), self._model.controller
+        settings, controller = self._settings(), self.model.controller
         self._apply_depth(settings.depth)
         queue_ms = self._age_ms(pending)
         if settings.late_policy == "drop" and self._is_hopeless(settings.deadline_ms, queue_ms):
@@ -144,17 +123,19 @@ class FrameServer:
         budget_ms = settings.deadline_ms - self._age_ms(pending) if settings.deadline_ms else None
         chosen_s = self._clock()
         rung = controller.choose(budget_ms)
-        result = self._model.detector.detect(
+        result = self.model.detector.detect(
             frame.image,
             rung.config,
             color="bgr" if frame.color == "bgr" else "rgb",
-            score_threshold=settings.score_threshold,
+            score_threshold=self._score_threshold(settings),
             max_detections=settings.max_detections,
+            decide=self._decide(rung, budget_ms, settings),
         )
+        self._failures = 0
         camera.publish(pending, result)
         latency_ms = self._age_ms(pending)
         host_ms = (self._clock() - chosen_s) * 1e3 - result.inference_ms
-        controller.observe(rung, result.inference_ms, host_ms)
+        controller.observe(self._rung_that_ran(rung, result.config), result.inference_ms, host_ms)
         report = FrameReport(
             depth=str(result.config),
             detections=len(result.detections.scores),
@@ -167,16 +148,41 @@ class FrameServer:
         )
         camera.report(pending, frame, result, report)
 
+    def _decide(self, rung: Rung, budget_ms: float | None, settings: Settings) -> Decide | None:
+        """What shortens the plan within the frame; None where nothing does: a fixed depth stays as it is."""
+        midframe = self.model.midframe
+        if midframe is None or budget_ms is None or settings.depth != AUTO:
+            return None
+        state = self.model.controller.state
+        reserve_ms = self.model.reserve_ms * state.host_slowdown
+        return midframe.decide(rung, budget_ms, reserve_ms, state.inference_slowdown)
+
+    def _rung_that_ran(self, planned: Rung, config: DepthConfig) -> Rung:
+        midframe = self.model.midframe
+        if config == planned.config or midframe is None:
+            return planned
+        return Rung(config, midframe.latency_ms(config, planned), math.nan)
+
+    def _score_threshold(self, settings: Settings) -> float | np.ndarray:
+        """One number, or one for each class; made anew only when a parameter has changed."""
+        if not settings.class_score_thresholds:
+            return settings.score_threshold
+        if self._thresholds is None or self._thresholds[0] is not settings:
+            names = self.model.bundle.class_names
+            values = thresholds_by_class(settings.class_score_thresholds, names, settings.score_threshold)
+            self._thresholds = settings, values
+        return self._thresholds[1]
+
     def _apply_depth(self, depth: str) -> None:
         if depth == self._depth:
             return
         if depth == AUTO:
-            self._model.controller.set_depth(AUTO)
+            self.model.controller.set_depth(AUTO)
         else:
-            config = DepthConfig.parse(depth, self._model.bundle.num_exits)
+            config = DepthConfig.parse(depth, self.model.bundle.num_exits)
             # An engine that is not of the ladder is compiled here; the frames of that moment are late.
-            self._model.detector.ensure(config)
-            self._model.controller.set_depth(config)
+            self.model.detector.ensure(config)
+            self.model.controller.set_depth(config)
         self._depth = depth
 
     def _age_ms(self, pending: PendingFrame[Any]) -> float:
@@ -186,4 +192,4 @@ class FrameServer:
         """Whether a newer frame waits and even an idle machine at base would miss."""
         if not deadline_ms or not self._has_waiting_frame():
             return False
-        return deadline_ms - age_ms < _HOPELESS * self._model.controller.ladder.base.latency_ms
+        return deadline_ms - age_ms < _HOPELESS * self.model.controller.ladder.base.latency_ms

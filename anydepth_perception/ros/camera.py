@@ -80,6 +80,7 @@ class Camera:
         self._last_image_s = steady_s()
         self._lost_before = 0
         self._unmatched_input = self._unmatched_output = False
+        self._failure = ""
         self._image_qos = qos.image_qos(settings.image_qos)
         self._detections = qos.create_publisher(
             node, Detection2DArray, f"{prefix}detections", qos.DETECTIONS, on_incompatible=self._on_incompatible_output
@@ -116,6 +117,7 @@ class Camera:
     ) -> None:
         """Counts a served frame; the report and the annotated image are made only for subscribers."""
         self.statistics.served(report, steady_s())
+        self._failure = ""
         header = pending.message.header
         if self._frames.get_subscription_count():
             self._frames.publish(messages.frame_status(self.topic, header, report))
@@ -136,12 +138,13 @@ class Camera:
     def failed(self, pending: PendingFrame[Any], error: Exception) -> None:
         """Counts a frame that the detector failed on."""
         self.statistics.count("failed")
+        self._failure = f"{type(error).__name__}: {one_line(error)}"
         if self._warnings.allows(f"failed {type(error).__name__}", steady_s()):
-            self._node.get_logger().error(f"a frame of {self.topic} failed: {type(error).__name__}: {one_line(error)}")
+            self._node.get_logger().error(f"a frame of {self.topic} failed: {self._failure}")
             self._node.get_logger().debug("".join(traceback.format_exception(error)))
 
     def health(self) -> Health:
-        """Endpoints whose QoS does not match, or no image for `IMAGE_TIMEOUT_S`; else OK."""
+        """Endpoints whose QoS does not match, no image for `IMAGE_TIMEOUT_S`, or frames that fail; else OK."""
         silent_s = steady_s() - self._last_image_s
         if self._unmatched_output:
             topic = self._detections.topic_name
@@ -152,7 +155,7 @@ class Camera:
                 text = f"incompatible QoS on {topic}: published as {offered}, requested by {'; '.join(subscribers)}"
                 return Health(DiagnosticStatus.ERROR, text)
         if silent_s <= IMAGE_TIMEOUT_S:
-            return self._losses()
+            return self._failing() or self._losses()
         if self._unmatched_input:
             publishers = qos.incompatible_publishers(self._node, self.topic, self._image_qos)
             self._unmatched_input = bool(publishers)
@@ -163,6 +166,14 @@ class Camera:
         publishers_text = qos.publishers_in_words(self._node, self.topic)
         text = f"no image on {self.topic} for {silent_s:.0f} s; {publishers_text}"
         return Health(DiagnosticStatus.WARN, text)
+
+    def _failing(self) -> Health | None:
+        """An error from a frame that failed until the next one that is served."""
+        failure = self._failure
+        if not failure:
+            return None
+        failed = self.statistics.summary(steady_s()).counts.failed
+        return Health(DiagnosticStatus.ERROR, f"frames of {self.topic} fail ({failed} so far): {failure}")
 
     def _losses(self) -> Health:
         """A warning while images get lost on their way; it goes when none was lost since the last look."""

@@ -39,13 +39,15 @@ def declare(node: Any) -> tuple[Settings, dict[str, str]]:
     values: dict[str, object] = {}
     refused: dict[str, str] = {}
     for name, default in DEFAULTS.items():
-        initial = list(default) if isinstance(default, tuple) else default
+        initial = (list(default) or [""]) if isinstance(default, tuple) else default
         try:
             parameter = node.declare_parameter(name, initial, descriptor(name))
         except ParameterException:  # out of the descriptor's range
             parameter = node.declare_parameter(name, initial, descriptor(name, with_range=False))
+        # ROS has no type for an empty list at start-up, and says that there is no value.
+        value = initial if parameter.value is None and default == () else parameter.value
         try:
-            values[name] = check(name, parameter.value)
+            values[name] = check(name, value)
         except ParameterError as error:
             refused[name] = str(error)
     return Settings.from_values(values), refused

@@ -7,14 +7,20 @@ import dataclasses
 import math
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.ros.thresholds import ThresholdError, parse_thresholds
 
 DEPTH_CHOICES = "'auto', 'full', 'base' or a depth configuration like 'FFEE.FFEE' (with '.d4' for a decoder exit)"
 
+_LISTS = {
+    "image_topics": "a list of different topic names, at least one",
+    "decision_points": "a list of different pipeline entries, as 'p5'",
+    "class_score_thresholds": "a list of texts CLASS:SCORE, one per class, with a score in [0, 1]",
+}
 _ANY_EXIT = 999  # stands for "the number of decoder exits is not known yet"
 _TOPIC = re.compile(r"(~/|/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -55,9 +61,32 @@ class Settings:
     threads: int = _parameter(
         0, "Threads of the inference engine; 0 leaves the choice to the backend.", minimum=0, maximum=256
     )
+    precision: str = _parameter(
+        "auto",
+        "Arithmetic of TensorRT, float16 with auto; the other backends compute in float32.",
+        choices=("auto", "float32", "float16"),
+    )
+    workspace_mib: int = _parameter(
+        1024, "Most memory that TensorRT may use as workspace of an engine, MiB.", minimum=16, maximum=65536
+    )
+    execution: str = _parameter(
+        "whole",
+        "whole: one engine per depth, decided once per frame; staged: one per part, depth may change within a frame.",
+        choices=("whole", "staged"),
+    )
+    decision_points: tuple[str, ...] = _parameter(
+        (),
+        "Where staged decides, beside the start: before these entries of the bundle's pipeline. "
+        "Empty: after p4, before the bottom-up path, before the decoder's layers or the head.",
+    )
+    cache_dir: str = _parameter(
+        "",
+        "Folder in which built engines are kept; empty takes the user's cache folder ($XDG_CACHE_HOME, else ~/.cache), "
+        "none builds them anew at each start.",
+    )
     profile: str = _parameter(
         "",
-        "Path of a latency profile; empty takes the one that the profile tool saved here, else measures at configure.",
+        "Path of a latency profile; empty takes the one that was saved here, else measures at configure.",
     )
     depth: str = _parameter(
         "auto",
@@ -79,6 +108,9 @@ class Settings:
     )
     score_threshold: float = _parameter(
         0.3, "Detections scoring below it are not published.", live=True, minimum=0.0, maximum=1.0
+    )
+    class_score_thresholds: tuple[str, ...] = _parameter(
+        (), "Thresholds of single classes, as person:0.5; the other classes have score_threshold.", live=True
     )
     max_detections: int = _parameter(
         100, "Most detections published for a frame, best scores first.", live=True, minimum=1, maximum=1000
@@ -111,19 +143,28 @@ class Settings:
         """
         return cls().updated(values, configured=False)
 
-    def updated(self, values: Mapping[str, object], *, configured: bool, num_exits: int | None = None) -> Settings:
+    def updated(
+        self,
+        values: Mapping[str, object],
+        *,
+        configured: bool,
+        num_exits: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Settings:
         """These settings with `values` changed, all or none.
 
         Args:
+            values: by parameter name.
             configured: whether the node holds a bundle, so that only live parameters may change.
             num_exits: decoder exits of that bundle, None when there is no bundle yet.
+            class_names: its class names, None when there is no bundle yet.
 
         Raises:
             ParameterError: for the first value that is refused, or an unknown name.
         """
         accepted = {}
         for name, value in values.items():
-            checked = check(name, value, num_exits=num_exits)
+            checked = check(name, value, num_exits=num_exits, class_names=class_names)
             if configured and not TABLE[name].live and checked != getattr(self, name):
                 raise ParameterError(
                     f"{name} is read-only while the node is configured: clean the node up first, or restart it"
@@ -149,12 +190,20 @@ def accepted_values(name: str) -> str:
         kind = "a whole number" if isinstance(default, int) else "a number"
         return f"{kind} in [{info.minimum:g}, {info.maximum:g}]"
     if isinstance(default, tuple):
-        return "a list of different topic names, at least one"
-    return "a text" if name == "profile" else "a text that is not empty"
+        return _LISTS[name]
+    return "a text that is not empty" if default else "a text"
 
 
-def check(name: str, value: object, *, num_exits: int | None = None) -> Any:
-    """The value in the type of the table; `num_exits` None accepts any decoder exit in a depth.
+def check(
+    name: str, value: object, *, num_exits: int | None = None, class_names: Sequence[str] | None = None
+) -> Any:
+    """The value in the type of the table.
+
+    Args:
+        name: of the parameter.
+        value: as ROS hands it over.
+        num_exits: decoder exits that a depth may name; None accepts any.
+        class_names: classes that a threshold may name; None accepts any.
 
     Raises:
         ParameterError: the name is unknown, or the value has the wrong type or is out of range.
@@ -170,12 +219,12 @@ def check(name: str, value: object, *, num_exits: int | None = None) -> Any:
     if isinstance(default, (int, float)):
         return _check_number(value, info, type(default), refusal)
     if isinstance(default, tuple):
-        return _check_topics(value, refusal)
+        return _check_list(name, value, class_names, refusal)
     if not isinstance(value, str):
         raise refusal
     if name == "depth":
         return _check_depth(value, num_exits)
-    if (info.choices and value not in info.choices) or (name == "model" and not value.strip()):
+    if (info.choices and value not in info.choices) or (default and not value.strip()):
         raise refusal
     return value
 
@@ -190,12 +239,24 @@ def _check_number(value: object, info: ParameterInfo, kind: type, refusal: Param
     return int(value) if kind is int else float(value)
 
 
-def _check_topics(value: object, refusal: ParameterError) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not value:
+def _check_list(
+    name: str, value: object, class_names: Sequence[str] | None, refusal: ParameterError
+) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise refusal
-    if not all(isinstance(topic, str) and _TOPIC.fullmatch(topic) for topic in value) or len(set(value)) != len(value):
+    if name == "image_topics":
+        if not value or not all(_TOPIC.fullmatch(topic) for topic in value) or len(set(value)) != len(value):
+            raise refusal
+        return tuple(value)
+    items = tuple(item for item in value if item)  # [""] is how a parameter file writes an empty list of texts
+    if len(set(items)) != len(items):
         raise refusal
-    return tuple(value)
+    if name == "class_score_thresholds":
+        try:
+            parse_thresholds(items, class_names)
+        except ThresholdError as error:
+            raise ParameterError(f"{refusal}: {error}") from error
+    return items
 
 
 def _check_depth(value: str, num_exits: int | None) -> str:
@@ -243,7 +304,8 @@ def _yaml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "[" + ", ".join(value) + "]"
+        # A parameter file cannot hold an empty list, for want of a type.
+        return "[" + ", ".join(value) + "]" if value else '[""]'
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

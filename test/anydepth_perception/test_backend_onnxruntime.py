@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from anydepth_perception.backends import BACKENDS, BackendError, Buffer, Placement, create_backend, run_once
+from anydepth_perception.backends import BackendError, Buffer, Placement, create_backend, run_once
 from anydepth_perception.backends.cpu import physical_core_count
 from anydepth_perception.backends.host_memory import HostBuffer
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeEngine
@@ -229,16 +229,6 @@ def test_identity_is_reported() -> None:
 @pytest.mark.parametrize("name", ["auto", "onnxruntime"])
 def test_names_of_onnxruntime(name: str) -> None:
     assert create_backend(name, threads=1).name == "onnxruntime"
-
-
-def test_tensorrt_is_not_in_this_release() -> None:
-    with pytest.raises(BackendError, match="backend tensorrt is not available in this release"):
-        create_backend("tensorrt")
-
-
-def test_unknown_backend_is_refused_with_the_accepted_names() -> None:
-    with pytest.raises(BackendError, match=f"backend 'cuda' is unknown, accepted are {', '.join(BACKENDS)}"):
-        create_backend("cuda")
 
 
 def test_negative_threads_are_refused() -> None:

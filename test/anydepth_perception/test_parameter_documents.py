@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from anydepth_perception.ros.parameters import DEFAULTS, TABLE, to_markdown, to_yaml
+from anydepth_perception.ros.parameters import DEFAULTS, TABLE, Settings, to_markdown, to_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,8 +25,7 @@ def test_the_parameter_file_is_the_table_as_it_is_now():
 
 def test_the_parameter_file_holds_every_default():
     values = yaml.safe_load(to_yaml())["/**"]["ros__parameters"]
-    expected = {name: list(value) if isinstance(value, tuple) else value for name, value in DEFAULTS.items()}
-    assert values == expected
+    assert Settings.from_values(values) == Settings() and set(values) == set(DEFAULTS)
 
 
 def test_every_parameter_is_described_and_every_number_has_a_range():

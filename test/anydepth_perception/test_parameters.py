@@ -29,6 +29,10 @@ def test_all_defaults_are_accepted_by_their_own_checks():
         ("depth", "FFEE.EEFF.d4"),
         ("image_topics", ["left/image_raw", "/right/image_raw", "~/image"]),
         ("profile", ""),
+        ("cache_dir", ""),
+        ("decision_points", ["p5", "head"]),
+        ("decision_points", []),
+        ("class_score_thresholds", ["person:0.5", "hand truck:1"]),
     ],
 )
 def test_good_value_is_accepted(name, value):
@@ -61,6 +65,17 @@ def test_good_value_is_accepted(name, value):
         ("image_topics", ["a", "a"], "a list of different topic names"),
         ("image_topics", ["two words"], "a list of different topic names"),
         ("image_topics", ["1st"], "a list of different topic names"),
+        ("execution", "parallel", "'whole', 'staged'"),
+        ("precision", "int8", "'auto', 'float32', 'float16'"),
+        ("workspace_mib", 0, "a whole number in [16, 65536]"),
+        ("decision_points", "p5", "a list of different pipeline entries"),
+        ("decision_points", ["p5", "p5"], "a list of different pipeline entries"),
+        ("decision_points", [3], "a list of different pipeline entries"),
+        ("class_score_thresholds", "person:0.5", "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person"], "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person:high"], "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person:nan"], "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person:0.1", "person:0.2"], "a list of texts CLASS:SCORE"),
     ],
 )
 def test_bad_value_is_refused_naming_parameter_value_and_accepted(name, value, accepted):
@@ -82,6 +97,16 @@ def test_depth_with_an_exit_is_refused_for_a_detector_without_decoder():
         check("depth", "FFEE.FFEE.d4", num_exits=0)
 
 
+def test_threshold_of_a_class_that_the_bundle_lacks_is_refused_naming_the_classes():
+    with pytest.raises(ParameterError, match="class 'persn' is unknown, the bundle has person, crate"):
+        check("class_score_thresholds", ["persn:0.5"], class_names=("person", "crate"))
+
+
+@pytest.mark.parametrize("name", ["decision_points", "class_score_thresholds"])
+def test_a_list_of_one_empty_text_is_the_empty_list_of_a_parameter_file(name):
+    assert check(name, [""]) == ()
+
+
 def test_update_changes_all_values_or_none():
     settings = Settings()
     with pytest.raises(ParameterError):
@@ -94,6 +119,7 @@ def test_update_changes_all_values_or_none():
 @pytest.mark.parametrize("name", [name for name, info in TABLE.items() if not info.live])
 def test_parameter_that_is_not_live_cannot_change_while_configured(name):
     other = {"image_topics": ["other"], "autostart": False, "threads": 3, "model": "other", "profile": "other"}
+    other |= {"workspace_mib": 256, "decision_points": ["p5"], "cache_dir": "other"}
     value = other.get(name) or next((choice for choice in TABLE[name].choices if choice != DEFAULTS[name]), False)
     with pytest.raises(ParameterError, match=f"{name} is read-only while the node is configured"):
         Settings().updated({name: value}, configured=True)
@@ -102,8 +128,9 @@ def test_parameter_that_is_not_live_cannot_change_while_configured(name):
 
 def test_live_parameters_change_while_configured():
     live = {"depth": "base", "deadline_ms": 30.0, "score_threshold": 0.9, "max_detections": 5, "late_policy": "drop"}
+    live["class_score_thresholds"] = ("person:0.5",)
     assert {name for name, info in TABLE.items() if info.live} == set(live)
-    settings = Settings().updated(live, configured=True, num_exits=0)
+    settings = Settings().updated(live, configured=True, num_exits=0, class_names=("person",))
     assert {name: getattr(settings, name) for name in live} == live
 
 

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.bundle import BundleError
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.bundle import Bundle
+from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.ladder import Rung
-from anydepth_perception.depth.profile import ProfileError
+from anydepth_perception.depth.midframe import MidframePlanner
 from anydepth_perception.detector import DetectionResult, Detections
+from anydepth_perception.execution import Decision
 from anydepth_perception.frame_statistics import FrameStatistics
+from anydepth_perception.loading import Model
 from anydepth_perception.pipeline import PendingFrame
 from anydepth_perception.ros.images import byte_array
 from anydepth_perception.ros.parameters import Settings
-from anydepth_perception.serving import FrameServer, Model, load_model
+from anydepth_perception.serving import FAILURES_IN_A_ROW, FrameServer
 
 ARRIVAL_S = 100.0
 
@@ -41,13 +43,15 @@ class FakeController:
         self.budgets: list[float | None] = []
         self.observed: list[tuple[float, float]] = []
         self.depths: list[object] = []
+        self.ran: list[Rung] = []
+        self.state = SimpleNamespace(inference_slowdown=1.0, host_slowdown=1.0)
 
     def choose(self, budget_ms):
         self.budgets.append(budget_ms)
         return self.rung
 
     def observe(self, rung, inference_ms, host_ms=None):
-        assert rung is self.rung
+        self.ran.append(rung)
         self.observed.append((inference_ms, host_ms))
 
     def set_depth(self, depth):
@@ -55,21 +59,28 @@ class FakeController:
 
 
 class FakeDetector:
-    """Takes 30 ms, of which 25 are inference, and finds one object; raises `error` instead where there is one."""
+    """Takes 30 ms, of which 25 are inference, and finds one object; raises `error` instead where there is one.
+
+    Where it is given a decision to ask for, it asks once, before the head.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.ensured: list[DepthConfig] = []
         self.error: Exception | None = None
         self.colors: list[str] = []
+        self.thresholds: list[object] = []
 
     def ensure(self, config):
         self.ensured.append(config)
 
-    def detect(self, image, config, *, color, score_threshold, max_detections):
+    def detect(self, image, config, *, color, score_threshold, max_detections, decide=None):
         if self.error is not None:
             raise self.error
         self.colors.append(color)
+        self.thresholds.append(score_threshold)
+        if decide is not None:
+            config = decide(Decision("stem", config, 0.0, (Bundle.load(self.bundle_path).manifest.pipeline,)))
         self.clock.now_s += 0.030
         one = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
         return DetectionResult(one, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
@@ -108,9 +119,28 @@ class Bench:
         self.camera = FakeCamera(self.clock)
         self.settings = Settings()
         self.waiting = False
-        bundle = SimpleNamespace(num_exits=0)
-        model = Model(bundle, self.detector, self.controller)
-        self.server = FrameServer(model, [self.camera], lambda: self.settings, lambda: self.waiting, self.clock)
+        self.reloaded: list[str] = []
+        self.next_model: Model | Exception = BackendError("no other backend")
+        bundle = SimpleNamespace(num_exits=0, class_names=("person", "crate"))
+        self.model = Model(bundle, self.detector, self.controller, "tensorrt")
+        self.server = self.serve_with(self.model)
+
+    def serve_with(self, model: Model) -> FrameServer:
+        self.server = FrameServer(
+            model,
+            [self.camera],
+            lambda: self.settings,
+            lambda: self.waiting,
+            reload=self.reload,
+            clock=self.clock,
+        )
+        return self.server
+
+    def reload(self, failing: Model, reason: str) -> Model:
+        self.reloaded.append(reason)
+        if isinstance(self.next_model, Exception):
+            raise self.next_model
+        return self.next_model
 
     def change(self, **values) -> None:
         self.settings = self.settings.updated(values, configured=True)
@@ -203,30 +233,80 @@ def test_hopeless_frame_is_dropped_only_by_policy_and_for_a_newer_one(bench, pol
     assert len(bench.camera.published) == int(not dropped)
 
 
-def test_model_of_a_tiny_bundle_is_loaded_with_a_ladder_and_progress(tiny_bundle_path):
-    told: list[str] = []
-    model = load_model(Settings(model=str(tiny_bundle_path)), told.append)
-    configs = {rung.config for rung in model.controller.ladder.rungs}
-    assert {model.bundle.base, model.bundle.full} <= configs <= set(model.detector.configs)
-    assert len(model.detector.configs) >= 6
-    assert any("engine 1 of" in text for text in told) and any("ladder of tiny" in text for text in told)
+def test_one_threshold_goes_to_the_detector_as_a_number_and_those_of_classes_as_one_for_each(bench):
+    bench.serve()
+    bench.change(class_score_thresholds=["crate:0.8"], score_threshold=0.2)
+    bench.serve()
+    assert bench.detector.thresholds[0] == 0.3
+    assert bench.detector.thresholds[1].tolist() == [0.2, 0.8]
 
 
-def test_fixed_depth_of_the_start_is_compiled_before_the_first_frame(tiny_bundle_path):
-    settings = Settings(model=str(tiny_bundle_path), depth="EFEF.EFEF")
-    assert DepthConfig.parse("EFEF.EFEF") in load_model(settings, lambda text: None).detector.configs
+def test_backend_that_fails_on_frames_in_a_row_is_replaced_and_the_next_frame_served(bench):
+    detector, controller = FakeDetector(bench.clock), FakeController()
+    bench.next_model = Model(bench.model.bundle, detector, controller, "onnxruntime")
+    bench.detector.error = BackendError("the GPU is gone")
+    for _ in range(FAILURES_IN_A_ROW):
+        bench.serve()
+    assert bench.reloaded == ["the GPU is gone"] and bench.server.model is bench.next_model
+    assert [kind for kind, _ in bench.camera.faults] == ["failed"] * FAILURES_IN_A_ROW
+    bench.serve()
+    assert len(bench.camera.published) == 1 and detector.colors == ["rgb"]
+
+
+def test_fixed_depth_holds_on_the_backend_that_took_over(bench):
+    detector, controller = FakeDetector(bench.clock), FakeController()
+    bench.next_model = Model(bench.model.bundle, detector, controller, "onnxruntime")
+    bench.change(depth="FFFF.EEEE")
+    bench.detector.error = BackendError("the GPU is gone")
+    for _ in range(FAILURES_IN_A_ROW + 1):
+        bench.serve()
+    assert controller.depths == [DepthConfig.parse("FFFF.EEEE")] == detector.ensured
+
+
+def test_failures_with_a_good_frame_between_them_replace_no_backend(bench):
+    for _ in range(3):
+        bench.detector.error = BackendError("hiccup")
+        for _ in range(FAILURES_IN_A_ROW - 1):
+            bench.serve()
+        bench.detector.error = None
+        bench.serve()
+    assert bench.reloaded == []
+
+
+def test_without_another_backend_the_server_asks_once_and_goes_on(bench):
+    bench.detector.error = BackendError("the GPU is gone")
+    for _ in range(3 * FAILURES_IN_A_ROW):
+        bench.serve()
+    assert len(bench.reloaded) == 1
+    bench.detector.error = None
+    bench.serve()
+    assert len(bench.camera.published) == 1
+
+
+@pytest.fixture
+def staged(bench, tiny_bundle_path) -> Bench:
+    """The bench with a plan of full depth, 10 ms in all, that may be shortened within the frame."""
+    bundle = Bundle.load(tiny_bundle_path)
+    bench.detector.bundle_path = tiny_bundle_path
+    bench.controller.rung = Rung(bundle.full, 10.0, 0.5)
+    midframe = MidframePlanner(bundle, dict.fromkeys(bundle.manifest.segments, 1.0))
+    bench.serve_with(Model(bundle, bench.detector, bench.controller, "onnxruntime", midframe, reserve_ms=2.0))
+    return bench
+
+
+def test_plan_is_shortened_within_the_frame_and_what_ran_is_reported_and_learnt_from(staged):
+    staged.change(deadline_ms=11.0)
+    staged.serve()
+    assert staged.camera.reports[0].depth == "EEEE.EEEE"
+    (ran,) = staged.controller.ran
+    assert ran.config == DepthConfig.base() and ran.latency_ms == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({"model": "nowhere"}, BundleError, "nowhere"),
-        ({"backend": "tensorrt"}, BackendError, "tensorrt is not available"),
-        ({"profile": "/nowhere/profile.json"}, ProfileError, "/nowhere/profile.json"),
-        ({"depth": "FFFF.FFFF.d3"}, DepthConfigError, "no decoder"),
-    ],
+    "change", [{"deadline_ms": 0.0}, {"deadline_ms": 11.0, "depth": "full"}, {"deadline_ms": 12.5}]
 )
-def test_what_cannot_be_loaded_is_refused_with_the_reason(tiny_bundle_path, change, error, words):
-    settings = Settings(model=str(tiny_bundle_path)).updated(change, configured=False)
-    with pytest.raises(error, match=words):
-        load_model(settings, lambda text: None)
+def test_plan_stays_without_a_deadline_with_a_fixed_depth_and_with_time_enough(staged, change):
+    staged.change(**change)
+    staged.serve()
+    assert staged.camera.reports[0].depth == "FFFF.FFFF"
+    assert staged.controller.ran == [staged.controller.rung]

@@ -14,14 +14,16 @@ from vision_msgs.msg import Detection2DArray
 
 BLOCKED_CONFIGURE = """
 import time
-import anydepth_perception.node as node
+import anydepth_perception.ros.detector_node as node
+from anydepth_perception.node import main
 node.load_model = lambda *arguments, **options: (print("blocked", flush=True), time.sleep(1000))
-node.main()
+main()
 """
 
 BLOCKED_WORKER = """
 import sys, time
-import anydepth_perception.node as node
+import anydepth_perception.ros.detector_node as node
+from anydepth_perception.node import main
 from anydepth_perception.detector import Detector
 real = Detector.detect
 def detect(*arguments, **options):
@@ -36,12 +38,13 @@ def load_model(*arguments, **options):
     sys.modules["loaded"] = sys
     return model
 node.load_model = load_model
-node.main()
+main()
 """
 
 BLOCKED_MAIN_THREAD = """
 import ctypes
-import anydepth_perception.node as node
+import anydepth_perception.ros.detector_node as node
+from anydepth_perception.node import main
 def configure(self):
     print("blocked", flush=True)
     libc = ctypes.CDLL(None)
@@ -49,7 +52,19 @@ def configure(self):
         libc.sleep(1000)
         libc.sleep(1000)
 node.DetectorNode._configure = configure
-node.main()
+main()
+"""
+
+BLOCKED_IMPORT = """
+import sys, time
+class Blocking:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rclpy":
+            print("blocked", flush=True)
+            time.sleep(1000)
+sys.meta_path.insert(0, Blocking())
+from anydepth_perception.node import main
+main()
 """
 
 
@@ -182,6 +197,13 @@ def test_sigint_ends_a_detector_that_hangs_at_configure(start, script):
     detector.end()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_detector_that_is_still_importing(start, number):
+    detector = start("-c", BLOCKED_IMPORT)
+    detector.wait_for_log("blocked")
+    detector.end(number)
+
+
 def test_sigint_ends_a_detector_whose_worker_hangs_on_a_frame(start, node_arguments, observer):
     detector = start("-c", BLOCKED_WORKER, *node_arguments()[2:])
     images = observer.publisher(Image, "image_raw")
@@ -207,7 +229,7 @@ def test_ros_arguments_that_cannot_be_read_are_an_error_of_one_line(start, argum
 
 
 def test_node_camera_and_detector_never_import_torch(start):
-    modules = "anydepth_perception.node, anydepth_perception.detector, anydepth_perception.tools.camera"
+    modules = "anydepth_perception.ros.detector_node, anydepth_perception.tools.camera"
     process = start("-c", f"import {modules}, sys; sys.exit('torch' in sys.modules)")
     assert process.wait() == 0, process.log()
 

@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterValue
 from ros_processes import RELIABLE, Observer, image_message, stamped, values_of
 from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.ros.parameters import DEFAULTS, TABLE
 
@@ -76,6 +77,8 @@ def test_depth_set_by_service_takes_effect_within_two_frames(active):
         ("max_detections", 0),
         ("max_detections", 2.5),
         ("late_policy", "skip"),
+        ("class_score_thresholds", ["dog:0.5"]),
+        ("class_score_thresholds", ["person:2.0"]),
     ],
 )
 def test_bad_value_is_refused_with_the_accepted_ones_and_changes_nothing(active, name, value):
@@ -83,7 +86,7 @@ def test_bad_value_is_refused_with_the_accepted_ones_and_changes_nothing(active,
     result = active.set_parameter(name, value)
     assert not result.successful
     accepted = {"depth": "'auto', 'full', 'base'", "late_policy": "'run_base', 'drop'", "max_detections": "1000"}
-    accepted |= {"deadline_ms": "60000", "score_threshold": "1"}
+    accepted |= {"deadline_ms": "60000", "score_threshold": "1", "class_score_thresholds": "CLASS:SCORE"}
     assert name in result.reason and accepted[name] in result.reason
     assert active.get_parameter(name) == before
 
@@ -93,7 +96,7 @@ def test_parameter_cannot_be_removed(active):
     assert not result.successful and "a number in [0, 60000]; got no value" in result.reason
 
 
-@pytest.mark.parametrize(("name", "value"), [("model", "other"), ("backend", "onnxruntime"), ("image_topics", ["x"])])
+@pytest.mark.parametrize(("name", "value"), [("model", "other"), ("execution", "staged"), ("image_topics", ["x"])])
 def test_what_is_not_live_is_refused_while_configured(active, name, value):
     result = active.set_parameter(name, value)
     assert not result.successful and f"{name} is read-only while the node is configured" in result.reason
@@ -105,6 +108,27 @@ def test_good_value_is_taken_and_shown_in_diagnostics(active, name, value):
     assert active.get_parameter(name) == value
     if name == "deadline_ms":
         active.status(lambda status, values: float(values["deadline_ms"]) == pytest.approx(value), "the new deadline")
+
+
+def test_threshold_of_a_class_holds_from_the_next_frame_on_and_for_that_class_alone(active):
+    images = active.publisher(Image, "image_raw", RELIABLE)
+    detections = active.collect(Detection2DArray, "detections")
+    active.wait_for_publisher("/detections")
+
+    def classes_found() -> set[str]:
+        count = len(detections)
+        images.publish(image_message(stamped(count), seed=1))
+        active.spin_until(lambda: len(detections) > count, "detections")
+        return {detection.results[0].hypothesis.class_id for detection in detections[-1].detections}
+
+    assert active.set_parameter("score_threshold", 0.0).successful
+    assert active.set_parameter("max_detections", 1000).successful
+    before = classes_found()
+    name = sorted(before)[0]
+    assert active.set_parameter("class_score_thresholds", [f"{name}:1.0"]).successful
+    assert classes_found() == before - {name}
+    assert active.set_parameter("class_score_thresholds", [""]).successful
+    assert classes_found() == before
 
 
 def test_every_parameter_has_a_description_and_every_number_a_range(active):

@@ -16,7 +16,8 @@ from anydepth_perception.ros.parameters import DEFAULTS
         ({"depth": "FFFF.FFFF.d9"}, "no decoder"),
         ({"deadline_ms": -5.0}, "deadline_ms must be a number in [0, 60000]; got -5.0"),
         ({"score_threshold": "high"}, "score_threshold must be a number in [0, 1]; got 'high'"),
-        ({"backend": "tensorrt"}, "tensorrt is not available"),
+        ({"execution": "staged", "decision_points": ["p9"]}, "decision point 'p9' is not one of stem, p2"),
+        ({"class_score_thresholds": ["person:0.5", "dog:0.5"]}, "class 'dog' is unknown, the bundle has person"),
     ],
 )
 def test_bad_value_at_the_start_fails_configure_with_the_reason_and_the_node_stays(
@@ -28,8 +29,9 @@ def test_bad_value_at_the_start_fails_configure_with_the_reason_and_the_node_sta
     (line,) = [line for line in detector.log().splitlines() if "configure failed" in line]
     assert words in line
     assert observer.state() == "unconfigured"
-    (name,) = bad
-    assert observer.set_parameter(name, DEFAULTS[name]).successful
+    for name in bad:
+        default = DEFAULTS[name]
+        assert observer.set_parameter(name, [""] if default == () else default).successful
     assert observer.change_state("configure") and observer.change_state("activate")
     observer.status(lambda status, values: status.level != DiagnosticStatus.ERROR, "no error any more")
     detector.end()
