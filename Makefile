@@ -41,7 +41,9 @@ lint: setup-dev ## Run ruff on everything and mypy on the robot half
 	$(DEVELOPMENT) -m ruff check .
 	$(DEVELOPMENT) -m mypy
 
-check-tensorrt: setup-dev ## Build the models that the tests leave out with TensorRT-RTX; no GPU is needed
+check-tensorrt: setup-dev ## Build with TensorRT-RTX what the tests leave out, and record engine sizes; no GPU is needed
+	$(DEVELOPMENT) -m training.check_tensorrt --bundle models/aisle-yolo-t.anydepth --precision float16 \
+		--record docs/engine_sizes.json
 	$(DEVELOPMENT) -m training.check_tensorrt $(CHECKED_MODELS:%=--model %)
 
 lock: check-python ## Resolve requirements/*.in again into the pinned requirements/*.txt

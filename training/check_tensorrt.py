@@ -11,22 +11,30 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.backends.tensorrt_builder import build_engine, import_tensorrt
+from anydepth_perception.backends.tensorrt_builder import PRECISIONS, BuildOptions, build_engine
+from anydepth_perception.backends.tensorrt_library import import_tensorrt
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
-from anydepth_perception.bundle.float16 import to_float16
+from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.tools.detector_options import whole_number
 from training.export import export_segments, manifest_of
 from training.models.build import MODEL_NAMES, build_model
 from training.recipe import Recipe
 
-PRECISIONS = ("float32", "float16")
 COMPUTE_CAPABILITY = "SM86"
 """Of the GPUs that TensorRT-RTX builds for, the one nearest to a Jetson Orin's SM87."""
+
+NUM_RUNGS = 8
+"""As many as the node compiles."""
+
+RECORD = Path(__file__).parents[1] / "docs" / "engine_sizes.json"
+"""Sizes of the shipped bundle's float16 engines, as last recorded."""
 
 NUM_CLASSES = 80
 
@@ -37,9 +45,9 @@ class Check:
 
     Attributes:
         bundle: name of the bundle.
-        graph: name of a segment, or `full` or `base` for the composed graph of that depth.
+        graph: name of a segment, or a depth configuration for its composed graph.
         precision: `float32` or `float16`, strongly typed.
-        seconds: that parsing and building took, without the conversion to float16.
+        seconds: that conversion, parsing and building took.
         mebibytes: size of the serialised engine, 0 where the graph was refused.
         error: why the graph was refused, None where it was not.
     """
@@ -53,31 +61,34 @@ class Check:
 
 
 def check_bundle(
-    bundle: Bundle, precisions: Sequence[str] = PRECISIONS, compute_capability: str | None = COMPUTE_CAPABILITY
+    bundle: Bundle,
+    precisions: Sequence[str] = PRECISIONS,
+    *,
+    num_rungs: int = NUM_RUNGS,
+    compute_capability: str | None = COMPUTE_CAPABILITY,
 ) -> Iterator[Check]:
-    """Builds every segment, and the composed graphs of full and base, in each precision.
+    """Builds every segment, and the composed graphs of a ladder of `num_rungs` from base to full, in each precision.
 
     Raises:
         BackendError: TensorRT is not installed.
     """
-    import_tensorrt()
-    outputs = (bundle.manifest.outputs.boxes, bundle.manifest.outputs.logits)
-    for graph, model in _graphs(bundle):
+    library = import_tensorrt()
+    for graph, model in _graphs(bundle, num_rungs):
         for precision in precisions:
-            converted = to_float16(model, outputs) if precision == "float16" else model
+            options = BuildOptions(precision, compute_capability)
             started = time.perf_counter()
             try:
-                size, error = len(build_engine(converted, compute_capability)), None
+                size, error = len(build_engine(library, model, options)[0]), None
             except BackendError as refusal:
                 size, error = 0, str(refusal)
             yield Check(bundle.name, graph, precision, time.perf_counter() - started, size / 2**20, error)
 
 
-def _graphs(bundle: Bundle) -> Iterator[tuple[str, onnx.ModelProto]]:
+def _graphs(bundle: Bundle, num_rungs: int) -> Iterator[tuple[str, onnx.ModelProto]]:
     for segment in bundle.manifest.segments.values():
         yield segment.name, bundle.read_segment(segment)
-    yield "full", bundle.compose(bundle.full)
-    yield "base", bundle.compose(bundle.base)
+    for config in default_configs(bundle, num_rungs):
+        yield str(config), bundle.compose(config)
 
 
 def random_bundle(model_name: str, image_size: tuple[int, int], path: Path, seed: int = 0) -> Bundle:
@@ -123,6 +134,12 @@ def _report(checks: Iterable[Check]) -> list[Check]:
     return done
 
 
+def _record(document: dict[str, Any], checks: Sequence[Check]) -> dict[str, Any]:
+    """Sizes by graph, in float16."""
+    sizes = {check.graph: round(check.mebibytes, 2) for check in checks if check.precision == "float16"}
+    return {**document, "precision": "float16", "bundle": checks[0].bundle, "mebibytes": sizes}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line: `python -m training.check_tensorrt --model detr-r50 --model yolo-l`."""
     parser = argparse.ArgumentParser(prog="training.check_tensorrt", description=__doc__)
@@ -139,7 +156,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--image-size", type=int, nargs=2, default=[640, 640], metavar=("HEIGHT", "WIDTH"),
         help="of the models' inputs in pixels, 640 640 by default; a bundle has its own",
     )
+    parser.add_argument(
+        "--rungs", type=whole_number(2), default=NUM_RUNGS, metavar="COUNT",
+        help=f"composed graphs from base to full, {NUM_RUNGS} by default",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random weights, 0 by default")
+    parser.add_argument("--record", type=Path, metavar="PATH", help="write the engines' sizes in MiB to this JSON file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args(arguments)
     if not options.model and not options.bundle:
@@ -147,16 +169,24 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [precision for precision in options.precision if precision not in PRECISIONS]
     if unknown:
         parser.error(f"unknown precision {unknown[0]!r}; accepted are {', '.join(PRECISIONS)}")
+    if options.record and (options.model or not options.bundle or "float16" not in options.precision):
+        parser.error("--record is for the float16 engines of one bundle: give --bundle PATH and no --model")
     try:
-        version = import_tensorrt().__version__
-        checks = (check for bundle in _bundles(options) for check in check_bundle(bundle, options.precision))
+        version = import_tensorrt().version
+        checks = (
+            check
+            for bundle in _bundles(options)
+            for check in check_bundle(bundle, options.precision, num_rungs=options.rungs)
+        )
         done = list(checks) if options.json else _report(checks)
     except (BackendError, BundleError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     refused = [check for check in done if check.error]
+    document = {"tensorrt": version, "compute_capability": COMPUTE_CAPABILITY, "seed": options.seed}
+    if options.record:
+        options.record.write_text(json.dumps(_record(document, done), indent=1) + "\n")
     if options.json:
-        document = {"tensorrt": version, "compute_capability": COMPUTE_CAPABILITY, "seed": options.seed}
         print(json.dumps({**document, "checks": [dataclasses.asdict(check) for check in done]}, indent=1))
     else:
         print(f"TensorRT {version}, {COMPUTE_CAPABILITY}: {len(done) - len(refused)} of {len(done)} graphs accepted")

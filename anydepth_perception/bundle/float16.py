@@ -16,7 +16,9 @@ _FLOAT32_INPUTS = (("Resize", 2),)  # its scales, whatever the type of the image
 _TYPE_NAMES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
-def to_float16(model: onnx.ModelProto, keep_float32: Collection[str] = ()) -> onnx.ModelProto:
+def to_float16(
+    model: onnx.ModelProto, keep_float32: Collection[str] = (), cast_only: Collection[str] = ()
+) -> onnx.ModelProto:
     """A float16 copy of a float32 graph.
 
     Inputs and outputs become float16 as well, so that segments still fit together; images stay uint8. Those named in
@@ -26,22 +28,25 @@ def to_float16(model: onnx.ModelProto, keep_float32: Collection[str] = ()) -> on
     Args:
         model: a segment or a composed graph; it is left as it is.
         keep_float32: usually the names of boxes and logits; names that are no input or output here are ignored.
+        cast_only: names of inputs and outputs that stay float32 as well, but only they: all before or behind them
+            is float16.
 
     Raises:
         ValueError: a node holds a subgraph.
         onnx.shape_inference.InferenceError: the graph is not valid.
     """
     converted = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    _Conversion(converted.graph, keep_float32).run()
+    _Conversion(converted.graph, keep_float32, cast_only).run()
     return converted
 
 
 class _Conversion:
     """Rewrites one graph in place; `types` has the present type of every float tensor that is already written."""
 
-    def __init__(self, graph: GraphProto, keep_float32: Collection[str]) -> None:
+    def __init__(self, graph: GraphProto, keep_float32: Collection[str], cast_only: Collection[str]) -> None:
         self.graph = graph
         self.keep_float32 = keep_float32
+        self.float32_boundary = {*keep_float32, *cast_only}
         self.weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
         infos = [*graph.input, *graph.output, *graph.value_info]
         self.floats = {info.name for info in infos if info.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -68,7 +73,7 @@ class _Conversion:
         graph.initializer.extend(self.initialisers)
 
     def _boundary_type(self, name: str) -> int:
-        return TensorProto.FLOAT if name in self.keep_float32 else TensorProto.FLOAT16
+        return TensorProto.FLOAT if name in self.float32_boundary else TensorProto.FLOAT16
 
     def _arithmetic_before_outputs(self) -> set[int]:
         """Indices of the nodes between the last matrix operators and the float32 outputs."""
