@@ -1,33 +1,35 @@
-"""COCO metrics of a bundle, or of a network in training, at one or several depth configurations."""
+"""COCO metrics of a bundle, or of a network in PyTorch, at one, several or all depth configurations."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from faster_coco_eval import COCO, COCOeval_faster
 from tqdm import tqdm
 
-from anydepth_perception.aisle import AisleFrame
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
-from anydepth_perception.detector import Detections, Detector
+from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs
+from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.detector import Detections
 from anydepth_perception.postprocess import Postprocessor
-from anydepth_perception.preprocess import Preprocessor
-from training.data.aisle import SPLITS, coco_instances, render_image
+from anydepth_perception.preprocess import Geometry, Preprocessor
+from training.data.aisle import SPLITS
+from training.distributed import ALONE, Processes, join_processes, leave_processes
+from training.evaluation.coco import METRICS, ImageResult, Results, gather_results, metrics_by_depth
+from training.evaluation.images import AisleImages, CocoImages, EvaluationDataError, EvaluationImages, Truth
+from training.evaluation.network import BundleNetwork, Network, TorchNetwork, walk
 from training.float16_emulation import emulate_float16
+from training.flops import count_segments, flops_at, meta_model
 from training.models.detector import AnyDepthDetector
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeError
+from training.weights import Weights, load_weights
 
 SCORE_THRESHOLD = 0.001
 MAX_DETECTIONS = 100
@@ -37,63 +39,112 @@ NMS_IOU_THRESHOLD = 0.6
 PRECISIONS = ("float32", "float16")
 """`float16` is emulated; INT8 is a bundle of its own."""
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""COCO's twelve figures, in [0, 1]; small, medium and large go by area in source pixels (32^2 and 96^2)."""
 
-Detect = Callable[[np.ndarray, DepthConfig], Detections]
-
-
-def coco_results(detections: Detections, image_id: int) -> list[dict[str, Any]]:
-    """Detections as COCO result records; category ids count from 1."""
-    boxes = detections.boxes_xyxy
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    return [
-        {
-            "image_id": image_id,
-            "category_id": int(label) + 1,
-            "bbox": [float(x), float(y), float(w), float(h)],
-            "score": float(score),
-        }
-        for (x, y), (w, h), score, label in zip(
-            boxes[:, :2], sizes, detections.scores, detections.class_ids, strict=True
-        )
-    ]
-
-
-def coco_metrics(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
-    """The twelve COCO figures; all zero where nothing was detected."""
-    if not results:
-        return dict.fromkeys(METRICS, 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(ground_truth)
-        evaluation = COCOeval_faster(truth, truth.loadRes(results), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {name: float(value) for name, value in zip(METRICS, evaluation.stats, strict=False)}
-
-
-def evaluate(
-    detect: Detect,
+def detect_all(
+    network: Network,
     configs: Sequence[DepthConfig],
-    split: str,
-    count: int,
-    size: tuple[int, int] = (320, 320),
+    images: EvaluationImages,
+    preprocess: Preprocessor,
+    postprocess: Postprocessor,
     *,
+    processes: Processes = ALONE,
     progress: bool = False,
-) -> dict[str, dict[str, float]]:
-    """COCO metrics per configuration (by its text) on the first `count` images, `size` (width, height), of a split."""
-    results: dict[str, list[dict[str, Any]]] = {str(config): [] for config in configs}
+) -> Results:
+    """What `network` finds in all images at each of `configs`; every process gets the results of all.
 
-    def frames() -> Iterator[AisleFrame]:
-        for index in tqdm(range(count), unit="image", disable=not progress):
-            frame = render_image(split, index, size)
-            for config in configs:
-                results[str(config)] += coco_results(detect(frame.image, config), image_id=index + 1)
-            yield frame
+    Args:
+        network: runs on batches of its size.
+        configs: each at most once.
+        images: process i of n takes every n-th image from the i-th on.
+        preprocess: fits an image to the network.
+        postprocess: decodes the raw outputs.
+        processes: who shares the work.
+        progress: show a bar.
+    """
+    local: Results = {}
+    mine = range(processes.rank, len(images), processes.count)
+    bar = tqdm(total=len(mine), unit="image", disable=not progress)
+    for start in range(0, len(mine), network.batch_size):
+        fitted, geometries, truths = [], [], []
+        for index in mine[start : start + network.batch_size]:
+            image, truth = images.load(index)
+            geometries.append(preprocess(image))
+            fitted.append(preprocess.buffer.copy())
+            truths.append(truth)
+        network.load(np.concatenate(fitted))
+        local |= _detect_batch(network, configs, postprocess, geometries, truths)
+        bar.update(len(truths))
+    bar.close()
+    return gather_results(local, processes)
 
-    ground_truth = coco_instances(frames(), split, size)
-    return {name: coco_metrics(ground_truth, found) for name, found in results.items()}
+
+def _detect_batch(
+    network: Network,
+    configs: Sequence[DepthConfig],
+    postprocess: Postprocessor,
+    geometries: Sequence[Geometry],
+    truths: Sequence[Truth],
+) -> Results:
+    found: list[dict[str, Detections]] = [{} for _ in truths]
+    for same in walk(network, configs):
+        boxes, logits = network.outputs()
+        for row, geometry in enumerate(geometries):
+            detections = postprocess(
+                boxes[row : row + 1],
+                logits[row : row + 1],
+                geometry,
+                score_threshold=SCORE_THRESHOLD,
+                max_detections=MAX_DETECTIONS,
+            )
+            found[row].update({str(config): detections for config in same})
+    return {
+        truth.image_id: ImageResult(truth, {str(config): by_depth[str(config)] for config in configs})
+        for truth, by_depth in zip(truths, found, strict=True)
+    }
+
+
+def bundle_results(
+    bundle: Bundle,
+    configs: Sequence[DepthConfig],
+    images: EvaluationImages,
+    *,
+    precision: str = "float32",
+    processes: Processes = ALONE,
+    progress: bool = False,
+) -> Results:
+    """What a bundle finds on ONNX Runtime in one of `PRECISIONS`, with the node's pre- and post-processing."""
+    if precision == "float16":
+        with tempfile.TemporaryDirectory() as folder:
+            rounded = emulate_float16(bundle, Path(folder) / f"{bundle.name}-float16.anydepth")
+            return bundle_results(rounded, configs, images, processes=processes, progress=progress)
+    manifest = bundle.manifest
+    preprocess = Preprocessor(
+        manifest.input.height, manifest.input.width, resize=manifest.input.resize, pad_value=manifest.input.pad_value
+    )
+    postprocess = Postprocessor(
+        nms=manifest.postprocess.nms, iou_threshold=manifest.postprocess.iou_threshold, multi_label=True
+    )
+    network = BundleNetwork(bundle, create_backend("onnxruntime"))
+    return detect_all(network, configs, images, preprocess, postprocess, processes=processes, progress=progress)
+
+
+def model_results(
+    model: AnyDepthDetector,
+    configs: Sequence[DepthConfig],
+    images: EvaluationImages,
+    recipe: Recipe,
+    *,
+    batch_size: int = 1,
+    processes: Processes = ALONE,
+    progress: bool = False,
+) -> Results:
+    """What a network in PyTorch finds, where it is and in float32, as its bundle would."""
+    for config in configs:
+        model.check_config(config)
+    preprocess = Preprocessor(*recipe.image_size, resize=recipe.resize)
+    postprocess = Postprocessor(nms=model.num_exits == 0, iou_threshold=NMS_IOU_THRESHOLD, multi_label=True)
+    network = TorchNetwork(model, recipe.image_size, batch_size)
+    return detect_all(network, configs, images, preprocess, postprocess, processes=processes, progress=progress)
 
 
 def evaluate_bundle(
@@ -105,90 +156,182 @@ def evaluate_bundle(
     precision: str = "float32",
     progress: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """COCO metrics of a bundle on ONNX Runtime, through the detector that the node runs, in one of `PRECISIONS`."""
-    if precision == "float16":
-        with tempfile.TemporaryDirectory() as folder:
-            rounded = emulate_float16(bundle, Path(folder) / f"{bundle.name}-float16.anydepth")
-            return evaluate_bundle(rounded, configs, split, count, progress=progress)
-    detector = Detector(bundle, create_backend("onnxruntime"), configs=configs, multi_label=True)
-
-    def detect(image: np.ndarray, config: DepthConfig) -> Detections:
-        return detector.detect(
-            image, config, score_threshold=SCORE_THRESHOLD, max_detections=MAX_DETECTIONS
-        ).detections
-
-    return evaluate(detect, configs, split, count, progress=progress)
+    """COCO metrics of a bundle per configuration (by its text) on the first `count` images of an aisle split."""
+    images = AisleImages(split, count)
+    results = bundle_results(bundle, configs, images, precision=precision, progress=progress)
+    return metrics_by_depth(results, images.class_names)
 
 
 def evaluate_model(
-    model: AnyDepthDetector, configs: Sequence[DepthConfig], split: str, count: int, recipe: Recipe
+    model: AnyDepthDetector,
+    configs: Sequence[DepthConfig],
+    split: str,
+    count: int,
+    recipe: Recipe,
+    *,
+    processes: Processes = ALONE,
 ) -> dict[str, dict[str, float]]:
-    """COCO metrics of a network in PyTorch, with the pre- and post-processing of the run time."""
-    preprocess = Preprocessor(*recipe.image_size, resize=recipe.resize)
-    postprocess = Postprocessor(nms=model.num_exits == 0, iou_threshold=NMS_IOU_THRESHOLD, multi_label=True)
-    scale = torch.tensor([*reversed(recipe.image_size)] * 2, dtype=torch.float32)
-    training = model.training
-    model.eval()
+    """COCO metrics of a network in PyTorch per configuration on the first `count` images of an aisle split.
 
-    @torch.no_grad()
-    def detect(image: np.ndarray, config: DepthConfig) -> Detections:
-        geometry = preprocess(image)
-        images = torch.from_numpy(preprocess.buffer).permute(0, 3, 1, 2).float() / 255
-        outputs = model(images, config)
-        return postprocess(
-            (outputs["boxes"] / scale).numpy(),
-            outputs["logits"].numpy(),
-            geometry,
-            score_threshold=SCORE_THRESHOLD,
-            max_detections=MAX_DETECTIONS,
-        )
+    With several `processes` all of them have to call this, and all get the same figures.
+    """
+    images = AisleImages(split, count)
+    return metrics_by_depth(model_results(model, configs, images, recipe, processes=processes), images.class_names)
 
+
+def parse_depths(text: str, bundle: Bundle | None, model: AnyDepthDetector | None) -> dict[str, DepthConfig]:
+    """Configurations by the name asked for: `full,base,FFEE.FFEE`, `all`, or `ladder` (of a bundle).
+
+    Raises:
+        DepthConfigError: one that cannot be read, that the detector lacks, or a ladder without a bundle.
+    """
+    num_exits = bundle.num_exits if bundle else model.num_exits if model else 0
+    configs: dict[str, DepthConfig] = {}
+    for name in text.split(","):
+        if name == "all":
+            configs |= {str(config): config for config in all_configs(num_exits) if _exists(config, model)}
+        elif name == "ladder":
+            if bundle is None:
+                raise DepthConfigError("the ladder follows from a bundle's accuracy table; give --bundle")
+            configs |= {str(config): config for config in default_configs(bundle)}
+        elif name == "base" and model is not None:
+            configs[name] = model.base_config()
+        else:
+            configs[name] = DepthConfig.parse(name, num_exits)
+            if model is not None:
+                model.check_config(configs[name])
+    return configs
+
+
+def _exists(config: DepthConfig, model: AnyDepthDetector | None) -> bool:
     try:
-        return evaluate(detect, configs, split, count)
-    finally:
-        model.train(training)
+        if model is not None:
+            model.check_config(config)
+    except DepthConfigError:
+        return False
+    return True
+
+
+def gflops_of(weights: Weights, configs: Sequence[DepthConfig]) -> dict[str, float]:
+    """GFLOPs of one frame of a network in PyTorch, as executed, by configuration."""
+    recipe = weights.recipe
+    fine = recipe.fine_settings if recipe.fine else None
+    counted = meta_model(recipe.model, len(weights.class_names), fine=fine, any_depth=recipe.any_depth)
+    segments = count_segments(counted, recipe.image_size)
+    return {str(config): flops_at(segments, config).total / 1e9 for config in configs}
+
+
+def markdown(title: str, named: dict[str, dict[str, Any]], metrics: Sequence[str] = METRICS) -> str:
+    """A table of COCO's figures, in percent, a row for each configuration."""
+    lines = [
+        title,
+        "",
+        "| depth | configuration | GFLOPs | " + " | ".join(metrics) + " |",
+        "|---|---|---:|" + "---:|" * len(metrics),
+    ]
+    for name, values in named.items():
+        figures = " | ".join("-" if values[key] < 0 else f"{100 * values[key]:.1f}" for key in metrics)
+        lines.append(f"| {name} | {values['depth']} | {values['gflops']:.3f} | {figures} |")
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: `python -m training.evaluate --bundle aisle-yolo-t --depth full,base --split test --json`."""
-    parser = argparse.ArgumentParser(prog="training.evaluate", description=__doc__)
-    parser.add_argument("--bundle", required=True, help="bundle folder, or the name of a shipped bundle")
-    parser.add_argument("--depth", default="full,base", help="configurations, separated by commas (default: full,base)")
-    parser.add_argument("--split", default="test", choices=sorted(SPLITS))
-    parser.add_argument("--count", type=int, default=500, help="images from the start of the split (default: 500)")
-    parser.add_argument(
-        "--precision", default="float32", choices=PRECISIONS, help="float16 rounds every tensor (default: %(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON on the last line")
-    parser.add_argument("--output", type=Path, help="also write the JSON to this file")
-    options = parser.parse_args(arguments)
-    if options.count < 1:
-        parser.error(f"--count is {options.count}; it must be at least 1")
-    names = options.depth.split(",")
+    options = _parser().parse_args(arguments)
     try:
-        bundle = Bundle.load(find_bundle(options.bundle))
-        configs = [DepthConfig.parse(name, bundle.num_exits) for name in names]
-        metrics = evaluate_bundle(
-            bundle,
-            configs,
-            options.split,
-            options.count,
-            precision=options.precision,
-            progress=sys.stderr.isatty(),
-        )
-    except (BundleError, DepthConfigError, ValueError) as error:
+        if options.count is not None and options.count < 1:
+            raise EvaluationDataError(f"--count is {options.count}; it must be at least 1")
+        if (options.coco is None) != (options.images is None):
+            raise EvaluationDataError("--coco and --images belong together: annotations and the folder of images")
+        processes = join_processes(options.device)
+        title, named = _evaluate(options, processes)
+    except (BundleError, DepthConfigError, RecipeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    named = {name: metrics[str(config)] for name, config in zip(names, configs, strict=True)}
-    print(f"{options.bundle}, {options.split} split, {options.count} images, {options.precision}")
-    print("| depth | " + " | ".join(METRICS[:6]) + " |\n|---|" + "---|" * 6)
-    for name, values in named.items():
-        print(f"| {name} | " + " | ".join(f"{100 * values[key]:.1f}" for key in METRICS[:6]) + " |")
+    finally:
+        leave_processes()
+    if not processes.first:
+        return 0
+    table = markdown(title, named)
+    print(table if options.all_metrics else markdown(title, named, METRICS[:6]))
     if options.output:
-        options.output.write_text(json.dumps(named, indent=1) + "\n")
+        options.output.write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(table, encoding="utf-8")
     if options.json:
         print(json.dumps(named))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="training.evaluate", description=__doc__)
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--bundle", help="bundle folder, or the name of a shipped bundle; runs on ONNX Runtime")
+    network.add_argument("--weights", type=Path, help="weights file of training.train or training.convert, in PyTorch")
+    parser.add_argument(
+        "--depth",
+        default="full,base",
+        help="configurations, separated by commas; `all`; or `ladder`, those that a bundle's node starts with "
+        "(default: full,base)",
+    )
+    parser.add_argument("--split", default="test", choices=sorted(SPLITS), help="of the aisle scenes (default: test)")
+    parser.add_argument("--coco", type=Path, metavar="FILE", help="evaluate on these COCO annotations instead")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="with --coco: where the images lie")
+    parser.add_argument("--count", type=int, help="images from the first (default: 500 aisle scenes, all of --coco)")
+    parser.add_argument(
+        "--precision", default="float32", choices=PRECISIONS, help="with --bundle; float16 rounds every tensor"
+    )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="with --weights")
+    parser.add_argument("--batch-size", type=int, default=1, help="with --weights (default: 1)")
+    parser.add_argument("--all-metrics", action="store_true", help="print all twelve figures, not only the APs")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON on the last line")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON to this file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    return parser
+
+
+def _evaluate(options: argparse.Namespace, processes: Processes) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The title of the table, and per name asked for the metrics with `depth` and `gflops`."""
+    progress = processes.first and sys.stderr.isatty()
+    if options.bundle:
+        bundle = Bundle.load(find_bundle(options.bundle))
+        named = parse_depths(options.depth, bundle, None)
+        configs = list(dict.fromkeys(named.values()))
+        images = _images(options, bundle.class_names)
+        results = bundle_results(
+            bundle, configs, images, precision=options.precision, processes=processes, progress=progress
+        )
+        gflops = {str(config): bundle.gflops(config) for config in configs}
+        source = f"{options.bundle} in {options.precision}"
+    else:
+        weights = load_weights(options.weights)
+        model = weights.model.to(processes.device)
+        named = parse_depths(options.depth, None, model)
+        configs = list(dict.fromkeys(named.values()))
+        images = _images(options, weights.class_names)
+        results = model_results(
+            model,
+            configs,
+            images,
+            weights.recipe,
+            batch_size=options.batch_size,
+            processes=processes,
+            progress=progress,
+        )
+        gflops = gflops_of(weights, configs)
+        source = f"{options.weights} in PyTorch"
+    metrics = metrics_by_depth(results, images.class_names) if processes.first else {}
+    return f"{source}, {images.description}", {
+        name: {"depth": str(config), "gflops": round(gflops[str(config)], 6), **metrics[str(config)]}
+        for name, config in named.items()
+        if metrics
+    }
+
+
+def _images(options: argparse.Namespace, class_names: Sequence[str]) -> EvaluationImages:
+    if options.coco:
+        return CocoImages(options.coco, options.images, class_names, options.count)
+    return AisleImages(options.split, options.count or 500)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Evaluation: images with their truth, networks at many depths at once, COCO's figures."""
