@@ -132,7 +132,7 @@ def _visible(boxes: np.ndarray, clipped: np.ndarray, visibility: Visibility) -> 
     shorter, longer = sides.min(1), sides.max(1)
     share = sides.prod(1) / np.maximum(area, 1e-9)
     enough = (shorter >= visibility.min_side) & (share >= visibility.min_share)
-    return enough & (longer <= visibility.max_aspect * shorter)
+    return enough & (longer <= visibility.max_aspect * np.maximum(shorter, 1e-9))
 
 
 def _resampled(image: np.ndarray, placement: Placement) -> np.ndarray:

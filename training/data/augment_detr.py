@@ -64,10 +64,10 @@ def side_of_batch(settings: DetrAugmentation, seed: int, iteration: int) -> int 
 
 
 def to_side(annotated: Annotated, side: int) -> Annotated:
-    """An image resized to a square by its nearest pixels, as RT-DETR resizes its batches."""
+    """An image resized to a square by its nearest pixels, as RT-DETR resizes its batches (but without a shift)."""
     height, width = annotated.image.shape[:2]
     scale = np.array([side / width, side / height] * 2, np.float32)
-    image = cv2.resize(annotated.image, (side, side), interpolation=cv2.INTER_NEAREST)
+    image = cv2.resize(annotated.image, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
     return Annotated(image, annotated.boxes * scale, annotated.labels, annotated.ignored * scale)
 
 
