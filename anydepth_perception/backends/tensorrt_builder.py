@@ -58,6 +58,7 @@ def build_engine(
     """
     name = model.graph.name
     _check_boundary(model.graph)
+    _check_sources(model.graph)
     quantized = _check_quantization(model.graph)
     exact = exact_outputs(model)
     graph = model
@@ -124,6 +125,19 @@ def _check_boundary(graph: onnx.GraphProto) -> None:
                 f"TensorRT cannot compile {graph.name!r}: {spec.name} is {kind}{list(spec.shape)}, "
                 f"expected a static shape of type {', '.join(_DTYPES)}"
             )
+
+
+def _check_sources(graph: onnx.GraphProto) -> None:
+    """The parser does not say which tensor it is that no node writes."""
+    known = {"", *(tensor.name for tensor in graph.initializer), *(info.name for info in graph.input)}
+    for node in graph.node:
+        missing = [name for name in node.input if name not in known]
+        if missing:
+            raise BackendError(
+                f"TensorRT cannot compile {graph.name!r}: node {node.name!r} ({node.op_type}) reads {missing[0]!r}, "
+                f"which nothing before it writes"
+            )
+        known.update(node.output)
 
 
 def _check_quantization(graph: onnx.GraphProto) -> bool:

@@ -6,12 +6,18 @@ import ctypes
 import enum
 import importlib.machinery
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from simulated_cuda import SimulatedCuda
+
+RELEASES = {"8.6": ("tensorrt", "8.6.2"), "10": ("tensorrt", "10.3.0"), "RTX": ("tensorrt_rtx", "1.7.1.116")}
+
+Install = Callable[[str, str], types.ModuleType]
+"""Puts a release, by its module and version, in the place of those that are installed."""
 
 MAGIC = b"SIMULATED PLAN "
 _NUMPY = {"FLOAT": "f4", "HALF": "f2", "INT32": "i4", "INT64": "i8", "BOOL": "?", "UINT8": "u1"}
@@ -51,7 +57,7 @@ def simulate(name: str, version: str, cuda: SimulatedCuda) -> types.ModuleType:
 
 
 class Journal:
-    """What was asked of the library, in order."""
+    """What was asked of the library."""
 
     def __init__(self) -> None:
         self.network_flags: set[str] = set()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from small_graphs import model_of
+from test_backend_conformance import NAMED_IN_REFUSALS
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.backends.tensorrt_builder import BuildOptions, build_engine
+from anydepth_perception.backends.tensorrt_builder import PRECISIONS, BuildOptions, build_engine
 from anydepth_perception.backends.tensorrt_library import float32_layers, import_tensorrt
+from anydepth_perception.bundle.manifest import TensorSpec
 
 needs_tensorrt_rtx = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),
@@ -40,6 +44,36 @@ def test_weights_of_a_float16_engine_take_half_the_room() -> None:
     model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight})
     saved = len(build(model)) - len(build(model, "float16"))
     assert saved == pytest.approx(weight.nbytes / 2, rel=0.3)  # the casts at both ends take room too
+
+
+@needs_tensorrt_rtx
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("bad", NAMED_IN_REFUSALS, ids=lambda bad: bad.__name__)
+def test_bad_graphs_are_refused_in_one_line(bad: Callable[[], onnx.ModelProto], precision: str) -> None:
+    with pytest.raises(BackendError, match=f"cannot compile 'bad'.*{NAMED_IN_REFUSALS[bad]}") as refused:
+        build(bad(), precision)
+    assert "\n" not in str(refused.value)
+
+
+@needs_tensorrt_rtx
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_convolution_between_pairs_of_int8_is_accepted(precision: str) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["w", "scales", "zeros"], ["kernel"], axis=0),
+        helper.make_node("Conv", ["rounded", "kernel"], ["sums"]),
+        helper.make_node("Relu", ["sums"], ["y"]),
+    ]
+    weights = {
+        "w": np.random.default_rng(0).integers(-127, 128, (16, 16, 3, 3), np.int8),
+        "scale": np.array(0.05, np.float32),
+        "zero": np.array(0, np.int8),
+        "scales": np.full(16, 1e-3, np.float32),
+        "zeros": np.zeros(16, np.int8),
+    }
+    x, y = TensorSpec("x", (1, 16, 32, 32), "float32"), TensorSpec("y", (1, 16, 30, 30), "float32")
+    assert build(model_of(nodes, [x], [y], weights), precision)
 
 
 @needs_tensorrt_rtx
