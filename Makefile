@@ -7,7 +7,7 @@ PYTEST_ARGUMENTS ?=
 CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test lint bench bench-models check-tensorrt lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test lint bench bench-node bench-models check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -28,7 +28,10 @@ setup-dev: check-python ## Create or confirm .venv-dev: that, torch, training an
 demo: setup-runtime ## Run camera and detector under a changing load (DEMO_SECONDS sets the length)
 	@$(RUNTIME) -m anydepth_perception.tools.demo
 
-bench: setup-runtime ## Measure host time, inference per rung and transport; prints JSON
+bench: setup-dev ## Measure all that docs/benchmark.md lists, within BENCH_SECONDS; prints JSON
+	@$(DEVELOPMENT) -m training.bench
+
+bench-node: setup-runtime ## Measure host time, inference per rung and transport, without torch; prints JSON
 	@$(RUNTIME) -m anydepth_perception.tools.bench
 
 bench-models: setup-dev ## Time and memory of one forward of AnyDepth-DETR against Hugging Face's RTDetr
@@ -49,6 +52,6 @@ check-tensorrt: setup-dev ## Build with TensorRT-RTX what the tests leave out, a
 lock: check-python ## Resolve requirements/*.in again into the pinned requirements/*.txt
 	@$(PYTHON) scripts/lock_requirements.py
 
-clean: ## Remove the environments, caches and outputs of demo, lint and tests
-	rm -rf .venv .venv-dev .cache build install log demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove the environments, caches and outputs of demo, bench, lint and tests
+	rm -rf .venv .venv-dev .cache build install log demo_output bench_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
