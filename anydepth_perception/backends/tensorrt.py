@@ -44,9 +44,9 @@ class TensorRtBackend:
             raise BackendError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
         if workspace_bytes is not None and workspace_bytes < 1:
             raise BackendError(f"workspace_bytes is {workspace_bytes}, expected 1 or more, or None")
-        self._library = import_tensorrt()
         self._device = CudaDevice(Cuda())
         self._sm = self._device.cuda.compute_capability
+        self._library = import_tensorrt(self._sm)
         self._precision = precision
         self._workspace_bytes = workspace_bytes
         self._runtime = _create_runtime(self._library)
@@ -271,10 +271,10 @@ class _Graph:
 def tensorrt_problem() -> str | None:
     """Why TensorRT cannot be used on this machine, in one line; None where it can."""
     try:
-        library = import_tensorrt()
+        import_tensorrt()  # asked first: without it, the driver is of no interest
         cuda = Cuda()
         cuda.activate()
-        _create_runtime(library)
+        _create_runtime(import_tensorrt(cuda.compute_capability))
     except BackendError as error:
         return str(error)
     return None

@@ -63,17 +63,26 @@ class TensorRtLibrary:
         Raises:
             BackendError: the library cannot do that, or does not know the GPU.
         """
-        accepted = getattr(self.module, "ComputeCapability", None)
-        if accepted is None:
+        if not hasattr(self.module, "ComputeCapability"):
             raise BackendError(f"{self.name} {self.version} builds for the GPU of this machine only, not for others")
-        known = {name: value for name, value in accepted.__members__.items() if name.startswith("SM")}
+        self.check_gpu(compute_capability)
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(self.module.ComputeCapability.__members__[compute_capability], 0)
+
+    def check_gpu(self, compute_capability: str) -> None:
+        """Refuses a GPU that the library cannot build for; only TensorRT-RTX tells which it can.
+
+        Raises:
+            BackendError: names those it can.
+        """
+        if not hasattr(self.module, "ComputeCapability"):
+            return
+        known = [name for name in self.module.ComputeCapability.__members__ if name.startswith("SM")]
         if compute_capability not in known:
             raise BackendError(
                 f"compute capability {compute_capability!r} is unknown to {self.name} {self.version}, "
                 f"accepted are {', '.join(known)}"
             )
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(known[compute_capability], 0)
 
     def set_float32(self, config: Any) -> None:
         """Computes float32 in full; by itself TensorRT rounds factors to TF32, which moves logits by hundredths."""
@@ -151,19 +160,23 @@ class TensorRtLibrary:
         return self.logger.take()
 
 
-def import_tensorrt() -> TensorRtLibrary:
-    """TensorRT-RTX, else TensorRT.
+def import_tensorrt(compute_capability: str | None = None) -> TensorRtLibrary:
+    """TensorRT-RTX, else TensorRT: the first that is installed and can build for the GPU, where one is named.
 
     Raises:
-        BackendError: neither can be imported, or TensorRT is too old.
+        BackendError: there is none; says what is wrong with each.
     """
     reasons = []
     for name in MODULES:
         try:
-            return TensorRtLibrary(importlib.import_module(name))
-        except ImportError as error:
+            library = TensorRtLibrary(importlib.import_module(name))
+            if compute_capability is not None:
+                library.check_gpu(compute_capability)
+        except (ImportError, BackendError) as error:
             reasons.append(one_line(str(error)))
-    raise BackendError(f"neither {' nor '.join(MODULES)} can be imported: {'; '.join(reasons)}")
+        else:
+            return library
+    raise BackendError(f"TensorRT is not usable: {'; '.join(reasons)}")
 
 
 def float32_layers(trt: Any, network: Any, exact_outputs: set[str]) -> list[Any]:

@@ -23,7 +23,7 @@ def test_without_tensorrt_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     problem = tensorrt_problem()
-    assert problem is not None and problem.startswith("neither tensorrt_rtx nor tensorrt can be imported")
+    assert problem is not None and problem.startswith("TensorRT is not usable: ")
     assert "\n" not in problem
 
 
@@ -51,8 +51,16 @@ def test_an_old_driver_is_named(monkeypatch: pytest.MonkeyPatch, trt10: types.Mo
 
 def test_an_old_tensorrt_is_named_with_what_is_needed(install: Install) -> None:
     install("tensorrt", "8.5.2.2")
-    with pytest.raises(BackendError, match=r"^TensorRT 8.5.2.2 is too old, 8.6 or newer is needed$"):
+    with pytest.raises(BackendError, match=r"TensorRT 8.5.2.2 is too old, 8.6 or newer is needed$"):
         TensorRtBackend()
+
+
+def test_a_gpu_that_tensorrt_rtx_cannot_build_for_is_named_with_those_it_can(
+    install: Install, driver: SimulatedCuda
+) -> None:
+    install("tensorrt_rtx", "1.7.1.116")
+    driver.capability = (9, 0)
+    assert "'SM90' is unknown to TensorRT-RTX 1.7.1.116, accepted are SM86, SM89" in str(tensorrt_problem())
 
 
 def test_a_runtime_that_does_not_start_says_why(trt10: types.ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import test_backend_conformance as conformance
 from onnx import TensorProto, helper
+from simulated_cuda import SimulatedCuda
 from simulated_tensorrt import RELEASES, Install
 from small_graphs import model_of, sample_inputs, sample_model, unknown_operator, vector
 
@@ -98,6 +100,16 @@ def test_only_tensorrt_rtx_is_told_the_gpu(install: Install) -> None:
         trt = install(*arguments)
         TensorRtBackend().build(sample_model())
         assert trt.journal.compute_capability == ("SM86" if release == "RTX" else None)
+
+
+def test_tensorrt_takes_over_where_tensorrt_rtx_cannot_build_for_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, install: Install, driver: SimulatedCuda
+) -> None:
+    tensorrt = install(*RELEASES["10"])
+    install(*RELEASES["RTX"])
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    driver.capability = (8, 7)
+    assert TensorRtBackend().version == "10.3.0"
 
 
 def test_what_the_parser_refuses_is_named_in_every_release(trt: types.ModuleType) -> None:
