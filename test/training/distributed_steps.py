@@ -1,0 +1,69 @@
+"""Takes five steps in double precision on as many processes as there are; run by test_distributed.py and `torchrun`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from training.data.batches import training_batches
+from training.distributed import ALONE, Processes, join_processes, leave_processes
+from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
+from training.losses.targets import Targets
+from training.recipe import DataSettings, LossSettings, OptimizerSettings, Recipe
+from training.train import Trainer
+
+STEPS = 5
+_COMMON = {
+    "image_size": (64, 64),
+    "iterations": STEPS,
+    "batch_size": 4,
+    "workers": 0,
+    "sync_norms": True,
+    "data": DataSettings(frame_sizes=((64, 64),)),
+    "optimizer": OptimizerSettings(warmup_iterations=1, learning_rate=1e-3),
+}
+RECIPES = {
+    "yolo": Recipe("yolo-t", distillation=YOLO_DISTILLATION, **_COMMON),
+    # Noise of denoising queries is drawn per process.
+    "detr": Recipe(
+        "detr-r18", distillation=DistillationSettings(), loss=LossSettings(base_weight=0.5, denoising=False), **_COMMON
+    ),
+}
+
+
+def steps(family: str, folder: Path, processes: Processes = ALONE) -> tuple[list[dict[str, float]], Trainer]:
+    """The log of every step, and the trainer after them."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        trainer = Trainer(RECIPES[family], folder, processes)
+        log = []
+        for images, targets in training_batches(RECIPES[family], 0, processes):
+            doubled = Targets(**{k: v.double() if v.is_floating_point() else v for k, v in _fields(targets).items()})
+            log.append(trainer.step(images.double(), doubled))
+        return log, trainer
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _fields(targets: Targets) -> dict[str, torch.Tensor]:
+    return {field.name: getattr(targets, field.name) for field in dataclasses.fields(targets)}
+
+
+def main() -> None:
+    """`distributed_steps.py FAMILY FOLDER`: writes log.json and weights.pt of the first process."""
+    family, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    processes = join_processes("cpu")
+    log, trainer = steps(family, folder, processes)
+    if processes.first:
+        (folder / "log.json").write_text(json.dumps(log))
+        torch.save({"model": trainer.model.state_dict(), "ema": trainer.ema.model.state_dict()}, folder / "weights.pt")
+    leave_processes()
+
+
+if __name__ == "__main__":
+    main()
