@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.bundle.manifest import EXITS
-from anydepth_perception.depth.config import STAGES, DepthConfig, base_exit
+from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, base_exit
 from anydepth_perception.depth.ladder import Rung
 from anydepth_perception.execution.base import Decide, Decision
 
@@ -56,29 +56,27 @@ class MidframePlanner:
             spent_ms = decision.elapsed_ms - inference_started_ms
             # Never below what the plan expected: a fast start is no reason to trust the rest with less.
             now = max(slowdown, spent_ms / ran_ms) if ran_ms > 0.0 else slowdown
-            affordable_ms = budget_ms - reserve_ms - decision.elapsed_ms
-            return self._shortened(decision.config, entries, affordable_ms / (now * scale))
+            affordable_ms = (budget_ms - reserve_ms - decision.elapsed_ms) / (now * scale)
+            if left_ms <= affordable_ms:
+                return decision.config
+            return self._shortened(decision.config, entries, left_ms, affordable_ms)
 
         return decide
 
-    def _shortened(self, config: DepthConfig, entries: Sequence[str], affordable_ms: float) -> DepthConfig:
-        """Drops the latest refinement until the rest fits; what has none left runs as it is, late or not."""
-        while self._sum_ms(config, entries) > affordable_ms:
-            shorter = self._without_latest(config, entries)
-            if shorter is None:
-                return config
-            config = shorter
-        return config
-
-    def _without_latest(self, config: DepthConfig, entries: Sequence[str]) -> DepthConfig | None:
-        paths, exit_ = config.full_paths, config.exit
+    def _shortened(
+        self, config: DepthConfig, entries: Sequence[str], left_ms: float, affordable_ms: float
+    ) -> DepthConfig:
+        """Drops the latest refinements until the rest, `left_ms` of `entries`, fits; or all there are."""
+        paths, exit_ = list(config.full_paths), config.exit
         for entry in reversed(entries):
-            if entry == EXITS and exit_ is not None and self._lowest_exit is not None and exit_ > self._lowest_exit:
-                return DepthConfig(paths, exit_ - 1)
-            if entry in self._stages and paths[STAGES.index(entry)]:
-                stage = STAGES.index(entry)
-                return DepthConfig((*paths[:stage], False, *paths[stage + 1 :]), exit_)
-        return None
+            if entry == EXITS and exit_ is not None and self._lowest_exit is not None:
+                while left_ms > affordable_ms and exit_ > self._lowest_exit:
+                    left_ms -= self._exits[exit_] - self._exits[exit_ - 1]
+                    exit_ -= 1
+            elif left_ms > affordable_ms and entry in self._stages and paths[STAGES.index(entry)]:
+                left_ms -= self._stages[entry][FULL] - self._stages[entry][ESSENTIAL]
+                paths[STAGES.index(entry)] = False
+        return DepthConfig(tuple(paths), exit_)
 
     def _sum_ms(self, config: DepthConfig, entries: Iterable[str]) -> float:
         total_ms = 0.0

@@ -49,7 +49,7 @@ def test_auto_takes_onnxruntime_without_a_word_where_tensorrt_is_not_installed(n
 
 
 def test_auto_says_why_an_installed_tensorrt_is_not_taken(monkeypatch, caplog):
-    def unusable(precision, workspace_mib):
+    def unusable(*arguments):
         raise BackendError("stand-in: no GPU")
 
     monkeypatch.setattr(backends, "_tensorrt", unusable)

@@ -42,7 +42,7 @@ def test_plan_that_fits_stays(planner):
 
 @pytest.mark.parametrize(
     ("missing_ms", "left"),
-    [(0.5, "FFFF.FFFE"), (2.0, "FFFF.FFFE"), (2.5, "FFFF.FFEE"), (11.0, "FFEE.EEEE"), (99.0, "EEEE.EEEE")],
+    [(0.5, "FFFF.FFFE"), (1.5, "FFFF.FFFE"), (2.5, "FFFF.FFEE"), (11.0, "FFEE.EEEE"), (99.0, "EEEE.EEEE")],
 )
 def test_latest_refinements_are_dropped_until_the_rest_fits(planner, missing_ms, left):
     decide = planner.decide(PLAN, budget_ms=FULL_MS - missing_ms, reserve_ms=0.0, slowdown=1.0)

@@ -16,8 +16,12 @@ from anydepth_perception.ros.qos import use_image_profile
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ros() -> Iterator[None]:
-    """One ROS context for the run, in a domain that other runs on the machine most likely don't use."""
+def ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One ROS context for the run, in a domain that other runs on the machine most likely don't use.
+
+    All nodes share a cache folder, which is not the user's.
+    """
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     use_image_profile()
