@@ -3,11 +3,12 @@
 PYTHON ?= python3
 RUNTIME := .venv/bin/python
 DEVELOPMENT := .venv-dev/bin/python
+GPU_PYTHON ?= $(DEVELOPMENT)
 PYTEST_ARGUMENTS ?=
 CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test lint bench bench-node bench-models check-tensorrt lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test test-gpu lint bench bench-node bench-models check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -39,6 +40,9 @@ bench-models: setup-dev ## Time and memory of one forward of AnyDepth-DETR again
 
 test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS are passed on)
 	$(DEVELOPMENT) -m pytest $(PYTEST_ARGUMENTS)
+
+test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the tests that need a GPU with TensorRT or TensorRT-RTX; fails where there is none
+	$(GPU_PYTHON) -m pytest test/gpu -v $(PYTEST_ARGUMENTS)
 
 lint: setup-dev ## Run ruff on everything and mypy on the robot half
 	$(DEVELOPMENT) -m ruff check .
