@@ -20,10 +20,9 @@ from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detector import Detections
 from anydepth_perception.postprocess import Postprocessor
 from anydepth_perception.preprocess import Geometry, Preprocessor
-from training.data.aisle import SPLITS
 from training.distributed import ALONE, Processes, join_processes, leave_processes
 from training.evaluation.coco import METRICS, ImageResult, Results, gather_results, metrics_by_depth
-from training.evaluation.images import AisleImages, CocoImages, EvaluationDataError, EvaluationImages, Truth
+from training.evaluation.images import AisleImages, EvaluationImages, Truth, add_image_options, chosen_images
 from training.evaluation.network import BundleNetwork, Network, TorchNetwork, walk
 from training.float16_emulation import emulate_float16
 from training.flops import count_segments, flops_at, meta_model
@@ -239,10 +238,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: `python -m training.evaluate --bundle aisle-yolo-t --depth full,base --split test --json`."""
     options = _parser().parse_args(arguments)
     try:
-        if options.count is not None and options.count < 1:
-            raise EvaluationDataError(f"--count is {options.count}; it must be at least 1")
-        if (options.coco is None) != (options.images is None):
-            raise EvaluationDataError("--coco and --images belong together: annotations and the folder of images")
         processes = join_processes(options.device)
         title, named = _evaluate(options, processes)
     except (BundleError, DepthConfigError, RecipeError, ValueError) as error:
@@ -274,10 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         help="configurations, separated by commas; `all`; or `ladder`, those that a bundle's node starts with "
         "(default: full,base)",
     )
-    parser.add_argument("--split", default="test", choices=sorted(SPLITS), help="of the aisle scenes (default: test)")
-    parser.add_argument("--coco", type=Path, metavar="FILE", help="evaluate on these COCO annotations instead")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="with --coco: where the images lie")
-    parser.add_argument("--count", type=int, help="images from the first (default: 500 aisle scenes, all of --coco)")
+    add_image_options(parser)
     parser.add_argument(
         "--precision", default="float32", choices=PRECISIONS, help="with --bundle; float16 rounds every tensor"
     )
@@ -297,7 +289,7 @@ def _evaluate(options: argparse.Namespace, processes: Processes) -> tuple[str, d
         bundle = Bundle.load(find_bundle(options.bundle))
         named = parse_depths(options.depth, bundle, None)
         configs = list(dict.fromkeys(named.values()))
-        images = _images(options, bundle.class_names)
+        images = chosen_images(options, bundle.class_names)
         results = bundle_results(
             bundle, configs, images, precision=options.precision, processes=processes, progress=progress
         )
@@ -308,7 +300,7 @@ def _evaluate(options: argparse.Namespace, processes: Processes) -> tuple[str, d
         model = weights.model.to(processes.device)
         named = parse_depths(options.depth, None, model)
         configs = list(dict.fromkeys(named.values()))
-        images = _images(options, weights.class_names)
+        images = chosen_images(options, weights.class_names)
         results = model_results(
             model,
             configs,
@@ -326,12 +318,6 @@ def _evaluate(options: argparse.Namespace, processes: Processes) -> tuple[str, d
         for name, config in named.items()
         if metrics
     }
-
-
-def _images(options: argparse.Namespace, class_names: Sequence[str]) -> EvaluationImages:
-    if options.coco:
-        return CocoImages(options.coco, options.images, class_names, options.count)
-    return AisleImages(options.split, options.count or 500)
 
 
 if __name__ == "__main__":

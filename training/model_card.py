@@ -61,11 +61,25 @@ def _accuracy(accuracy: Mapping[str, Any]) -> str:
     configurations = accuracy["configurations"]
     if not configurations:
         return "Not measured."
+    listed = {config: values for config, values in configurations.items() if _is_single(config)}
     rows = "\n".join(
-        f"| {config} | {100 * values['AP']:.1f} | {100 * values['AP50']:.1f} |"
-        for config, values in configurations.items()
+        f"| {config} | {100 * values['AP']:.1f} | {100 * values['AP50']:.1f} |" for config, values in listed.items()
     )
-    return (
+    text = (
         f"On {accuracy['dataset']}, through ONNX Runtime; F is a full path, E an essential one, in the order "
         f"p2 p3 p4 p5 . fpn_p4 fpn_p3 pan_p4 pan_p5.\n\n| depth | AP | AP50 |\n|---|---|---|\n{rows}"
     )
+    if len(listed) < len(configurations):
+        text += f"\n\n{len(configurations)} configurations were measured; the manifest lists them all."
+    if "estimate" in accuracy:
+        estimate = accuracy["estimate"]
+        text += (
+            f" AP of the others is an estimate fitted to them; over {estimate['num_held_out']} measured configurations "
+            f"that the fit did not see, it is off by {100 * estimate['mean_absolute_error']:.2f} AP on average."
+        )
+    return text
+
+
+def _is_single(config: str) -> bool:
+    """Whether a configuration is full, base, or one stage away from either: those that a reader compares."""
+    return config.count("F") in (0, 1, 7, 8)

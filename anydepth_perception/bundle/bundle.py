@@ -158,13 +158,16 @@ class Bundle:
     def average_precision(self, config: DepthConfig) -> float:
         """AP of `config` in [0, 1]: from the accuracy table where it is there, else an estimate.
 
-        The estimate adds the gains of single stages to base, scaled so that full is met, where the table has a
-        single for each stage; otherwise it goes linearly with GFLOPs from base to full. A bundle without a
-        table ranks by GFLOPs alone: 0 at no cost, 1 at full.
+        The estimate is the one that was fitted to the measured configurations, where the manifest has one.
+        Otherwise it adds the gains of single stages to base, scaled so that full is met, where the table has a
+        single for each stage; and without those it goes linearly with GFLOPs from base to full. A bundle without
+        a table ranks by GFLOPs alone: 0 at no cost, 1 at full.
         """
         table = self.manifest.accuracy.configurations
         if config in table:
             return table[config].average_precision
+        if self.manifest.accuracy.estimate is not None:
+            return self.manifest.accuracy.estimate(config)
         if not table:
             return self.gflops(config) / self._gflops_full if self._gflops_full else 0.0
         base, full = table[self.base].average_precision, table[self.full].average_precision

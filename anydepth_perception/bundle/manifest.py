@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anydepth_perception.bundle.errors import BundleError
+from anydepth_perception.bundle.estimate import AccuracyEstimate, parse_estimate
 from anydepth_perception.bundle.fields import Fields, relative_file
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, DepthConfigError
 
@@ -81,11 +82,12 @@ class AccuracyEntry:
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """Accuracy of some configurations on a named data set."""
+    """Accuracy of some configurations on a named data set, and what was fitted to them for all others, if anything."""
 
     dataset: str
     metric: str
     configurations: Mapping[DepthConfig, AccuracyEntry]
+    estimate: AccuracyEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,8 @@ def _parse_accuracy(fields: Fields, num_exits: int) -> AccuracyTable:
         for alias, config in (("full", DepthConfig.full(num_exits)), ("base", DepthConfig.base(num_exits))):
             if config not in entries:
                 raise table.error(f"has no entry for {alias} ({config})")
-    return AccuracyTable(fields.text("dataset"), fields.text("metric"), entries)
+    estimate = parse_estimate(fields.fields("estimate"), num_exits) if "estimate" in fields.values else None
+    return AccuracyTable(fields.text("dataset"), fields.text("metric"), entries, estimate)
 
 
 def _parse_files(fields: Fields) -> dict[str, str]:

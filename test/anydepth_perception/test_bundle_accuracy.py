@@ -57,6 +57,23 @@ def test_with_singles_the_estimate_adds_their_gains_scaled_to_full(tiny_bundle_p
     assert bundle.average_precision(DepthConfig.parse("FFFF.FFFE")) == pytest.approx(0.48, abs=0.011)
 
 
+def test_fitted_estimate_takes_the_place_of_the_sum_of_singles(tiny_bundle_path: Path) -> None:
+    document: dict[str, Any] = json.loads((tiny_bundle_path / "manifest.json").read_text())
+    measured = {FULL: 0.5, BASE: 0.4, **{single(index, full=True): 0.42 for index in range(8)}}
+    document["accuracy"]["configurations"] = {str(c): {"AP": ap, "measured": True} for c, ap in measured.items()}
+    document["accuracy"]["estimate"] = {
+        "num_held_out": 30,
+        "mean_absolute_error": 0.002,
+        "intercept": 0.4,
+        "terms": {"p2": 0.03, "p3": 0.01, "p2 p3": -0.02, "p4 pan_p5": 0.7},
+    }
+    bundle = Bundle(tiny_bundle_path, parse_manifest(document, "manifest.json"), "0" * 64)
+    assert bundle.average_precision(DepthConfig.parse("FFEE.EEEE")) == pytest.approx(0.42)
+    assert bundle.average_precision(DepthConfig.parse("EFFE.EEEE")) == pytest.approx(0.41)
+    assert bundle.average_precision(DepthConfig.parse("EEFE.EEEF")) == 1.0, "an AP is at most 1"
+    assert bundle.average_precision(single(0, full=True)) == 0.42, "what was measured counts"
+
+
 def test_without_a_table_deeper_counts_as_better(tiny_bundle_path: Path) -> None:
     bundle = with_table(tiny_bundle_path, {})
     figures = [bundle.average_precision(config) for config in (BASE, single(0, full=True), FULL)]
