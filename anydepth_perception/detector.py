@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anydepth_perception.backends.base import Backend
+from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.execution import WHOLE, Decide, create_execution
@@ -49,6 +50,7 @@ class Detector:
         multi_label: bool = False,
         execution: str = WHOLE,
         decision_points: Sequence[str] | None = None,
+        cache: EngineCache | None = None,
     ) -> None:
         """Compiles what `configs` need.
 
@@ -61,16 +63,18 @@ class Detector:
                 make up every configuration.
             decision_points: for `staged`, pipeline entries before which to decide, beside the start; None for the
                 default ones: after p4, before the bottom-up path, before the decoder's layers or the head.
+            cache: where engines are looked for and kept; None builds all at every start.
 
         Raises:
             BundleError: a segment cannot be read.
-            BackendError: the backend refuses a graph.
+            BackendError: the backend refuses a graph, or there is no memory.
+            SelfCheckError: an engine that was just built puts out something else than the bundle's references.
             ValueError: the execution is unknown, or a decision point does not exist or is not for this execution.
         """
         manifest = bundle.manifest
         self.bundle = bundle
         self.backend = backend
-        self._execution = create_execution(execution, bundle, backend, decision_points)
+        self._execution = create_execution(execution, bundle, backend, decision_points, cache=cache)
         self._preprocessor = Preprocessor(
             manifest.input.height,
             manifest.input.width,

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxslim
 import torch
@@ -19,8 +20,19 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from anydepth_perception.bundle import Bundle, BundleError, write_bundle
+from anydepth_perception.bundle import (
+    Bundle,
+    BundleError,
+    Reference,
+    ReferenceRows,
+    choose_rows,
+    write_bundle,
+    write_reference,
+)
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig
+from anydepth_perception.execution.self_check import reference_configs
+from anydepth_perception.preprocess import Preprocessor
+from training.data.aisle import render_image
 from training.evaluate import NMS_IOU_THRESHOLD, evaluate_bundle
 from training.model_card import AISLE_DATASET, model_card
 from training.models.detector import AnyDepthDetector
@@ -137,6 +149,30 @@ def single_stage_configs(bundle: Bundle) -> list[DepthConfig]:
     return [full, bundle.base, *singles, *exits]
 
 
+def reference_in_torch(model: AnyDepthDetector, bundle: Bundle, image: np.ndarray) -> Reference:
+    """References of `reference_configs`, computed by torch: what no inference engine has a part in.
+
+    `image` is uint8 [1, H, W, 3] at network size.
+    """
+    height, width = image.shape[1:3]
+    scale = torch.tensor([width, height, width, height])
+    pixels = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255
+    rows: dict[DepthConfig, ReferenceRows] = {}
+    for config in reference_configs(bundle):
+        with torch.no_grad():
+            outputs = model.eval()(pixels, config)
+        rows[config] = choose_rows((outputs["boxes"] / scale).numpy(), outputs["logits"].numpy())
+    return Reference(image, rows)
+
+
+def reference_image(bundle: Bundle) -> np.ndarray:
+    """An aisle scene fitted to the input of `bundle`, uint8 [1, H, W, 3]: things to detect, and texture."""
+    source = bundle.manifest.input
+    fit = Preprocessor(source.height, source.width, resize=source.resize, pad_value=source.pad_value)
+    fit(render_image("val", 0, (640, 480)).image)
+    return fit.buffer.copy()
+
+
 def provenance_of(weights: Weights) -> dict[str, Any]:
     """Where weights come from, for the manifest."""
     if weights.provenance is not None:
@@ -174,10 +210,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the input; the recipe's by default"
     )
+    parser.add_argument(
+        "--references-only",
+        action="store_true",
+        help="leave the segments of an existing bundle as they are, and write its reference outputs anew",
+    )
     options = parser.parse_args(arguments)
     try:
         weights = load_weights(options.weights)
         recipe = weights.recipe
+        if options.references_only:
+            return rewrite_references(options.bundle, weights.model)
         if options.image_size:
             recipe = dataclasses.replace(recipe, image_size=tuple(options.image_size))
         models, gflops = export_segments(weights.model, recipe.image_size)
@@ -186,7 +229,13 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = write_bundle(options.bundle, manifest, models)
         if options.measure:
             manifest["accuracy"] = measure_accuracy(bundle, options.measure)
-        bundle = write_bundle(options.bundle, manifest, models, {"MODEL_CARD.md": model_card(manifest).encode()})
+        bundle = write_bundle(
+            options.bundle,
+            manifest,
+            models,
+            {"MODEL_CARD.md": model_card(manifest).encode()},
+            reference_in_torch(weights.model, bundle, reference_image(bundle)),
+        )
     except (RecipeError, BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -195,6 +244,14 @@ def main(arguments: list[str] | None = None) -> int:
     for config in (bundle.full, bundle.base):
         accuracy = f", AP {bundle.average_precision(config):.3f}" if bundle.has_accuracy else ""
         print(f"  {config}: {bundle.gflops(config):.3f} GFLOPs{accuracy}")
+    return 0
+
+
+def rewrite_references(path: Path, model: AnyDepthDetector) -> int:
+    """Computes the references of the bundle at `path` with `model`, whose export it is, and stores them."""
+    bundle = Bundle.load(path)
+    written = write_reference(bundle, reference_in_torch(model, bundle, reference_image(bundle)))
+    print(f"wrote references of {len(reference_configs(written))} configurations to {path}")
     return 0
 
 

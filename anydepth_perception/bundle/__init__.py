@@ -5,16 +5,21 @@ from anydepth_perception.bundle.compose import concatenate
 from anydepth_perception.bundle.errors import BundleError
 from anydepth_perception.bundle.locate import find_bundle
 from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec, parse_manifest
-from anydepth_perception.bundle.write import write_bundle
+from anydepth_perception.bundle.reference import Reference, ReferenceRows, choose_rows
+from anydepth_perception.bundle.write import write_bundle, write_reference
 
 __all__ = [
     "Bundle",
     "BundleError",
     "Manifest",
+    "Reference",
+    "ReferenceRows",
     "Segment",
     "TensorSpec",
+    "choose_rows",
     "concatenate",
     "find_bundle",
     "parse_manifest",
     "write_bundle",
+    "write_reference",
 ]

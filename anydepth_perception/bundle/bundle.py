@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from anydepth_perception.bundle.compose import concatenate
 from anydepth_perception.bundle.errors import BundleError
 from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec, parse_manifest
+from anydepth_perception.bundle.reference import Reference, decode_reference
 from anydepth_perception.depth.config import STAGES, DepthConfig
 
 MANIFEST_FILE = "manifest.json"
@@ -29,6 +30,7 @@ class Bundle:
         self.manifest = manifest
         self.fingerprint = fingerprint
         self._verify = verify
+        self._reference: Reference | None = None
         self._gflops_base = 0.0
         self._gflops_base = self.gflops(self.base)
         self._gflops_full = self.gflops(self.full)
@@ -134,6 +136,32 @@ class Bundle:
                     f"the file is damaged or was changed, copy the bundle again"
                 )
         return data
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the sums in the manifest are known to be those of the files."""
+        return self._verify
+
+    def read_reference(self) -> Reference | None:
+        """The reference outputs, or None where the bundle has none; kept in memory once read.
+
+        Raises:
+            BundleError: the file is missing, damaged, or does not fit this bundle.
+        """
+        spec = self.manifest.reference
+        if spec is not None and self._reference is None:
+            written = {tensor.name: tensor for segment in self.segments_for(self.full) for tensor in segment.outputs}
+            logits = written[self.manifest.outputs.logits]
+            self._reference = decode_reference(
+                self.read_file(spec.file, self.manifest.files[spec.file]),
+                str(self.path / spec.file),
+                image_shape=self.input_spec().shape,
+                num_rows=logits.shape[1],
+                num_classes=logits.shape[2],
+                num_exits=self.num_exits,
+                precision=spec.precision,
+            )
+        return self._reference
 
     def input_spec(self) -> TensorSpec:
         """The network's input tensor, uint8 [1, height, width, 3]."""

@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 EXITS = "exits"
 """Entry of `pipeline` that stands for the segments of the chosen decoder exit."""
 
+PRECISIONS = ("float32", "int8")
+"""Arithmetic of a bundle's segments: plain, or with pairs of QuantizeLinear and DequantizeLinear."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ELEMENTS = 1 << 28
 _DTYPES = ("uint8", "int32", "int64", "float16", "float32", "bool")
@@ -91,6 +94,14 @@ class AccuracyTable:
 
 
 @dataclass(frozen=True)
+class ReferenceSpec:
+    """The file of reference outputs, one of `files`, and the arithmetic that its outputs are of, float32 or int8."""
+
+    file: str
+    precision: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything `manifest.json` says, checked for consistency."""
 
@@ -109,6 +120,7 @@ class Manifest:
     accuracy: AccuracyTable
     provenance: Mapping[str, Any]
     files: Mapping[str, str]
+    reference: ReferenceSpec | None = None
 
     def segment_names(self, config: DepthConfig) -> list[str]:
         """Names of the segments that run for `config`, in execution order.
@@ -167,6 +179,7 @@ def parse_manifest(document: object, file: str) -> Manifest:
         accuracy=_parse_accuracy(root.fields("accuracy"), num_exits),
         provenance=dict(root.fields("provenance").values),
         files=_parse_files(root.fields("files")),
+        reference=_parse_reference(root) if "reference" in root.values else None,
     )
     if len(set(manifest.class_names)) != len(manifest.class_names):
         raise BundleError(f"{file}: class_names holds a name twice")
@@ -245,6 +258,13 @@ def _parse_accuracy(fields: Fields, num_exits: int) -> AccuracyTable:
 
 def _parse_files(fields: Fields) -> dict[str, str]:
     return {relative_file(name, fields): _sha256(fields.text(name), name, fields) for name in fields.names()}
+
+
+def _parse_reference(root: Fields) -> ReferenceSpec:
+    fields = root.fields("reference")
+    return ReferenceSpec(
+        file=fields.choice("file", root.fields("files").names()), precision=fields.choice("precision", PRECISIONS)
+    )
 
 
 def _sha256(text: str, key: str, fields: Fields) -> str:

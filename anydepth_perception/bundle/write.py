@@ -18,6 +18,7 @@ from anydepth_perception.bundle.compose import value_specs
 from anydepth_perception.bundle.errors import BundleError
 from anydepth_perception.bundle.fields import Fields, relative_file
 from anydepth_perception.bundle.manifest import SCHEMA_VERSION, TensorSpec
+from anydepth_perception.bundle.reference import REFERENCE_FILE, Reference, encode_reference
 
 
 def write_bundle(
@@ -25,11 +26,13 @@ def write_bundle(
     manifest: Mapping[str, Any],
     segments: Mapping[str, onnx.ModelProto],
     files: Mapping[str, bytes] | None = None,
+    reference: Reference | None = None,
 ) -> Bundle:
     """Writes the bundle folder `path` and returns it loaded and verified.
 
     `manifest` is the manifest without sums: its `segments` gives per segment at least `gflops`. This function
-    adds `file`, `sha256`, and the `inputs` and `outputs` as the ONNX graph has them, and the sums of `files`.
+    adds `file`, `sha256`, and the `inputs` and `outputs` as the ONNX graph has them, the sums of `files`, and
+    the entry `reference`.
     The folder is written aside and takes the place of an older one only when it loads.
 
     Args:
@@ -37,6 +40,7 @@ def write_bundle(
         manifest: the keys of the manifest, as documented in the format.
         segments: ONNX model of every segment, by its name in the manifest.
         files: contents of further files by name (weights.safetensors, MODEL_CARD.md).
+        reference: outputs to hold engines against.
 
     Raises:
         BundleError: the parts do not make a valid bundle.
@@ -54,15 +58,54 @@ def write_bundle(
             name: {**listed[name], **_write_segment(aside, name, model)} for name, model in segments.items()
         }
         document["files"] = {name: _write_file(aside, name, data) for name, data in (files or {}).items()}
-        (aside / MANIFEST_FILE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        document.pop("reference", None)
+        if reference is not None:
+            _write_reference(aside, document, reference)
+        _write_manifest(aside, document)
         written = Bundle.load(aside)
         for config in (written.base, written.full):
             written.compose(config)
+        written.read_reference()
         aside.chmod(0o755)
         _replace(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Bundle.load(target)
+
+
+def write_reference(bundle: Bundle, reference: Reference) -> Bundle:
+    """Gives a bundle on disk other reference outputs and returns it loaded; its segments stay as they are.
+
+    As in `write_bundle`, the folder is written aside and takes the place of the old one only when it loads.
+
+    Raises:
+        BundleError: the bundle is damaged, or the reference does not fit it.
+        OSError: the folder cannot be written.
+    """
+    target = bundle.path
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        shutil.copytree(target, aside, dirs_exist_ok=True)
+        document = json.loads((aside / MANIFEST_FILE).read_text(encoding="utf-8"))
+        _write_reference(aside, document, reference)
+        _write_manifest(aside, document)
+        Bundle.load(aside).read_reference()
+        aside.chmod(0o755)
+        _replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Bundle.load(target)
+
+
+def _write_reference(folder: Path, document: dict[str, Any], reference: Reference) -> None:
+    sha256 = _write_file(folder, REFERENCE_FILE, encode_reference(reference))
+    document["files"] = {**document["files"], REFERENCE_FILE: sha256}
+    document["reference"] = {"file": REFERENCE_FILE, "precision": reference.precision}
+
+
+def _write_manifest(folder: Path, document: Mapping[str, Any]) -> None:
+    text = json.dumps(document, indent=1, allow_nan=False)
+    (folder / MANIFEST_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
 def _write_segment(folder: Path, name: str, model: onnx.ModelProto) -> dict[str, Any]:

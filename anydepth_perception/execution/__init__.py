@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anydepth_perception.backends.base import Backend
+from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.execution.base import Decide, Decision, Executed, Execution
+from anydepth_perception.execution.engines import EngineReady, Progress
 from anydepth_perception.execution.plan import DecisionPointError
+from anydepth_perception.execution.self_check import Checked, SelfCheckError
 from anydepth_perception.execution.staged import StagedExecution
 from anydepth_perception.execution.whole import WholeExecution
 
@@ -19,11 +22,15 @@ __all__ = [
     "EXECUTIONS",
     "STAGED",
     "WHOLE",
+    "Checked",
     "Decide",
     "Decision",
     "DecisionPointError",
+    "EngineReady",
     "Executed",
     "Execution",
+    "Progress",
+    "SelfCheckError",
     "StagedExecution",
     "WholeExecution",
     "create_execution",
@@ -31,9 +38,15 @@ __all__ = [
 
 
 def create_execution(
-    name: str, bundle: Bundle, backend: Backend, decision_points: Sequence[str] | None = None
+    name: str,
+    bundle: Bundle,
+    backend: Backend,
+    decision_points: Sequence[str] | None = None,
+    *,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
 ) -> Execution:
-    """The execution called `name`; `decision_points` as in `StagedExecution`.
+    """The execution called `name`; `decision_points`, `cache` and `progress` as in `StagedExecution`.
 
     Raises:
         ValueError: the name is unknown, or decision points are given to whole execution.
@@ -42,7 +55,7 @@ def create_execution(
     if name == WHOLE:
         if decision_points is not None:
             raise ValueError(f"decision_points are {tuple(decision_points)}, but execution whole has none")
-        return WholeExecution(bundle, backend)
+        return WholeExecution(bundle, backend, cache, progress)
     if name == STAGED:
-        return StagedExecution(bundle, backend, decision_points)
+        return StagedExecution(bundle, backend, decision_points, cache, progress)
     raise ValueError(f"execution {name!r} is unknown, accepted are {', '.join(EXECUTIONS)}")

@@ -69,7 +69,8 @@ class Execution(Protocol):
         Raises:
             DepthConfigError: the bundle has no such decoder exit.
             BundleError: a segment cannot be read.
-            BackendError: the backend refuses the graph.
+            BackendError: the backend refuses the graph, or there is no memory.
+            SelfCheckError: an engine that was just built puts out something else than the bundle's references.
         """
         ...
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from anydepth_perception.bundle import BundleError
+from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.bundle.manifest import EXITS, Manifest, Segment, TensorSpec
 from anydepth_perception.depth.config import NUM_BACKBONE_STAGES, STAGES, DepthConfig
 from anydepth_perception.execution.memory import Life
@@ -106,6 +106,45 @@ def make_plan(manifest: Manifest, decision_points: Sequence[str]) -> Plan:
         ),
         lives=tuple(lives),
     )
+
+
+def covering_configs(
+    plan: Plan, bundle: Bundle, variants: Collection[str], preferred: Sequence[DepthConfig] = ()
+) -> list[DepthConfig]:
+    """Configurations that between them run every variant named in `variants`: of `preferred` as far as they help."""
+    missing = [
+        {variant.choice: variant.name for variant in alternatives if variant.name in variants}
+        for alternatives in plan.variants
+    ]
+    chosen: list[DepthConfig] = []
+
+    def add(config: DepthConfig) -> bool:
+        """Takes `config` if it runs a variant that is missing; then that is missing no more."""
+        names = {left.get(group.choice(config)) for group, left in zip(plan.groups, missing, strict=True)} - {None}
+        for index, left in enumerate(missing):
+            missing[index] = {choice: name for choice, name in left.items() if name not in names}
+        if names:
+            chosen.append(config)
+        return bool(names)
+
+    for config in preferred:
+        add(config)
+    while any(missing):
+        add(_merge(plan.groups, [next(iter(left), None) for left in missing], bundle.base))
+    return chosen
+
+
+def _merge(groups: Sequence[Group], choices: Sequence[Choice | None], base: DepthConfig) -> DepthConfig:
+    """The configuration that makes the given choice in each group, and that of `base` where it is None."""
+    paths, exit_index = list(base.full_paths), base.exit
+    for group, choice in zip(groups, choices, strict=True):
+        if choice is not None:
+            stages = [entry for entry in group.entries if entry in STAGES]
+            for stage, path in zip(stages, choice, strict=False):
+                paths[STAGES.index(stage)] = bool(path)
+            if len(choice) > len(stages):
+                exit_index = choice[-1]
+    return DepthConfig(tuple(paths), exit_index)
 
 
 def split(pipeline: Sequence[str], decision_points: Sequence[str]) -> tuple[Group, ...]:

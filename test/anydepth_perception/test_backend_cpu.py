@@ -31,7 +31,8 @@ def test_cpus_that_differ_in_one_feature_have_different_descriptions(tmp_path: P
 
 
 def test_the_order_of_features_does_not_matter(tmp_path: Path) -> None:
-    files = [written(tmp_path / str(index), text) for index, text in enumerate((X86, X86.replace("sse fpu", "fpu sse")))]
+    turned = X86.replace("sse fpu", "fpu sse")
+    files = [written(tmp_path / str(index), text) for index, text in enumerate((X86, turned))]
     assert describe_cpu(files[0]) == describe_cpu(files[1])
 
 
