@@ -133,11 +133,17 @@ class Trainer:
         log = mean_over_processes(log)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
         if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient is {norm.item()} at iteration {self.iteration}")
+            raise FloatingPointError(f"the gradient's norm is {norm.item()} {self._where}")
         self.optimizer.step()
         self.ema.update(self.model)
         self.iteration += 1
         return {**log, "gradient_norm": norm.item(), "learning_rate": rate}
+
+    @property
+    def _where(self) -> str:
+        """The step being taken, in words: which samples of the run it saw."""
+        first = self.iteration * self.recipe.batch_size
+        return f"at iteration {self.iteration}, samples {first} to {first + self.recipe.batch_size - 1} of the run"
 
     def _super_pass(self, images: Tensor, targets: Targets, log: dict[str, float]) -> Pass:
         """The super-net on the labels (AnyDepth, equation 4)."""
@@ -183,7 +189,7 @@ class Trainer:
         parts = self.recipe.accumulate
         loss = torch.stack(list(terms.values())).sum() / parts
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the {name}-net's loss is {loss.item()} at iteration {self.iteration}")
+            raise FloatingPointError(f"the {name}-net's loss is {loss.item()} {self._where}")
         loss.backward()
         for key, value in terms.items():
             log[f"{name}_{key}"] = log.get(f"{name}_{key}", 0.0) + value.item() / parts
