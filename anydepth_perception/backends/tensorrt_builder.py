@@ -73,12 +73,11 @@ def build_engine(
         refused = [library.parser_error(parser.get_error(index), nodes) for index in range(parser.num_errors)]
         raise BackendError(f"{library.name} cannot compile {name!r}: {'; '.join(refused) or library.reason()}")
     config = _configure(library, builder, network, options, quantized, exact)
-    if library.times_kernels:
-        library.use_timing_cache(config, timings)
+    measured = library.open_timing_cache(config, timings) if library.times_kernels else None
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise BackendError(f"{library.name} cannot compile {name!r}: {library.reason()}")
-    return bytes(engine), library.timing_cache(config) if library.times_kernels else b""
+    return bytes(engine), b"" if measured is None else bytes(measured.serialize())
 
 
 def exact_outputs(model: onnx.ModelProto) -> set[str]:

@@ -109,16 +109,16 @@ class TensorRtLibrary:
         """Whether building measures kernels, which a timing cache spares; TensorRT-RTX compiles them on loading."""
         return not self.is_rtx
 
-    def use_timing_cache(self, config: Any, content: bytes) -> None:
-        """Starts from measurements of earlier builds; what the library does not accept, it measures anew."""
+    def open_timing_cache(self, config: Any, content: bytes) -> Any:
+        """Measurements of earlier builds, which this one adds to; what the library does not accept, it measures anew.
+
+        The caller has to keep it until the engine is built.
+        """
         cache = config.create_timing_cache(content)
         if cache is None or not config.set_timing_cache(cache, False):
-            config.set_timing_cache(config.create_timing_cache(b""), False)
-
-    def timing_cache(self, config: Any) -> bytes:
-        """The measurements after a build, b"" where there are none."""
-        cache = config.get_timing_cache()
-        return b"" if cache is None else bytes(cache.serialize())
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+        return cache
 
     def create_runtime_cache(self, engine: Any, content: bytes) -> Any:
         """TensorRT-RTX's cache of compiled kernels, which all engines can share; None for TensorRT."""

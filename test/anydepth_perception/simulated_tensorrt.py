@@ -6,6 +6,7 @@ import ctypes
 import enum
 import importlib.machinery
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -102,15 +103,16 @@ class Builder:
         except Exception as error:
             self.logger.log("error", str(error))
             return None
-        if config.timing_cache is not None:
-            config.timing_cache += b"."
+        cache = None if config.timing_cache is None else config.timing_cache()
+        if cache is not None:
+            cache.content += b"."
         return MAGIC + self.trt.__version__.encode() + b"\n" + plan
 
 
 class Config:
     def __init__(self, trt: Any) -> None:
         self.trt = trt
-        self.timing_cache: bytearray | None = None
+        self.timing_cache: weakref.ref[TimingCache] | None = None
         self.num_compute_capabilities = 0
 
     def set_flag(self, flag: Any) -> None:
@@ -125,19 +127,24 @@ class Config:
     def set_compute_capability(self, capability: Any, index: int) -> None:
         self.trt.journal.compute_capability = capability.name
 
-    def create_timing_cache(self, content: bytes) -> bytearray:
+    def create_timing_cache(self, content: bytes) -> TimingCache:
         self.trt.journal.timing_caches.append(content)
-        return bytearray(content)
+        return TimingCache(content)
 
-    def set_timing_cache(self, cache: bytearray, ignore_mismatch: bool) -> bool:
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
         assert not ignore_mismatch
-        accepted = not cache or cache.startswith(b".")
-        self.timing_cache = cache if accepted else self.timing_cache
+        accepted = not cache.content or cache.content.startswith(b".")
+        if accepted:
+            self.timing_cache = weakref.ref(cache)  # whoever made it has to keep it
         return accepted
 
-    def get_timing_cache(self) -> Any:
-        cache = self.timing_cache
-        return None if cache is None else types.SimpleNamespace(serialize=lambda: bytes(cache))
+
+class TimingCache:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> bytes:
+        return self.content
 
 
 class OnnxParser:
