@@ -229,13 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = write_bundle(options.bundle, manifest, models)
         if options.measure:
             manifest["accuracy"] = measure_accuracy(bundle, options.measure)
-        bundle = write_bundle(
-            options.bundle,
-            manifest,
-            models,
-            {"MODEL_CARD.md": model_card(manifest).encode()},
-            reference_in_torch(weights.model, bundle, reference_image(bundle)),
-        )
+        bundle = write_bundle(options.bundle, manifest, models, {"MODEL_CARD.md": model_card(manifest).encode()})
+        # Last: which configurations make up the default ladder depends on their accuracy.
+        bundle = write_reference(bundle, reference_in_torch(weights.model, bundle, reference_image(bundle)))
     except (RecipeError, BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

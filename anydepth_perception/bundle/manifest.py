@@ -16,8 +16,8 @@ SCHEMA_VERSION = 1
 EXITS = "exits"
 """Entry of `pipeline` that stands for the segments of the chosen decoder exit."""
 
-PRECISIONS = ("float32", "int8")
-"""Arithmetic of a bundle's segments: plain, or with pairs of QuantizeLinear and DequantizeLinear."""
+PRECISIONS = ("float32", "float16", "int8")
+"""Arithmetic of a bundle's segments; int8 has pairs of QuantizeLinear and DequantizeLinear."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ELEMENTS = 1 << 28
@@ -95,7 +95,7 @@ class AccuracyTable:
 
 @dataclass(frozen=True)
 class ReferenceSpec:
-    """The file of reference outputs, one of `files`, and the arithmetic that its outputs are of, float32 or int8."""
+    """The file of reference outputs, one of `files`, and the arithmetic that its outputs are of, one of `PRECISIONS`."""
 
     file: str
     precision: str

@@ -35,7 +35,7 @@ class ReferenceRows:
 class Reference:
     """An image uint8 [1, H, W, 3] at network size, and the rows that each configuration must give for it.
 
-    `precision` is the arithmetic that the rows are of, float32, or int8 where the segments hold Q/DQ pairs.
+    `precision` is the arithmetic of the bundle's segments: float32, float16, or int8 where they hold Q/DQ pairs.
     """
 
     image: np.ndarray

@@ -172,5 +172,9 @@ def reference_by_onnxruntime(bundle: Bundle, image: np.ndarray) -> Reference:
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """`int8` for a graph that holds Q/DQ pairs, else `float32`."""
-    return "int8" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "float32"
+    """`int8` for a graph that holds Q/DQ pairs, `float16` for one with such weights, else `float32`."""
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return "int8"
+    if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+        return "float16"
+    return "float32"

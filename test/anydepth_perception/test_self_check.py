@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from anydepth_perception.backends import Backend, BackendError, create_backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import Bundle, ReferenceRows, find_bundle, write_reference
+from anydepth_perception.bundle.float16 import to_float16
 from anydepth_perception.execution import (
     EXECUTIONS,
     STAGED,
@@ -28,7 +30,13 @@ from anydepth_perception.execution import (
 )
 from anydepth_perception.execution import self_check as module
 from anydepth_perception.execution.plan import default_decision_points, make_plan
-from anydepth_perception.execution.self_check import difference, reference_by_onnxruntime, reference_configs
+from anydepth_perception.execution.self_check import (
+    TOLERANCES,
+    difference,
+    precision_of,
+    reference_by_onnxruntime,
+    reference_configs,
+)
 
 Tamper = Callable[[onnx.ModelProto], onnx.ModelProto]
 
@@ -230,3 +238,26 @@ def test_one_query_that_was_chosen_otherwise_is_no_fault() -> None:
     other = logits.copy()
     other[0, 7] += 9
     assert difference(rows, boxes, other, ordered=False) == 0
+
+
+def test_the_coarsest_arithmetic_sets_the_tolerance(referenced: Bundle, tmp_path: Path) -> None:
+    """A float16 bundle on a float32 backend may differ by as much as float16 rounds."""
+    path = shutil.copytree(referenced.path, tmp_path / "half.anydepth")
+    reference = referenced.read_reference()
+    assert reference is not None
+    half = write_reference(Bundle.load(path), dataclasses.replace(reference, precision="float16"))
+    steps: list[EngineReady | Checked] = []
+    create_execution(WHOLE, half, create_backend("onnxruntime", threads=1), progress=steps.append).ensure(half.full)
+    assert [step.tolerance for step in steps if isinstance(step, Checked)] == [TOLERANCES["float16"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "precision"),
+    [
+        (lambda model: model, "float32"),
+        (lambda model: to_float16(model, ("boxes", "logits")), "float16"),
+        (lambda model: model.graph.node.add(op_type="QuantizeLinear") and model, "int8"),
+    ],
+)
+def test_the_arithmetic_of_a_graph_is_recognised(plain: Bundle, change: Tamper, precision: str) -> None:
+    assert precision_of(change(plain.compose(plain.full))) == precision

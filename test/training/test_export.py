@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from random_weights import randomise
 
 from anydepth_perception.backends import create_backend, run_once
-from anydepth_perception.bundle import Bundle, write_bundle
+from anydepth_perception.bundle import Bundle, write_bundle, write_reference
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.export import export_segments, main, manifest_of
+from anydepth_perception.execution import SelfCheckError, WholeExecution
+from anydepth_perception.execution.self_check import reference_configs
+from training.export import export_segments, main, manifest_of, reference_image, reference_in_torch
 from training.model_card import model_card
 from training.models.build import build_model
 from training.models.yolo import AnyDepthYolo
@@ -114,3 +117,39 @@ def test_the_command_exports_at_the_size_it_is_asked_for(model: AnyDepthYolo, tm
     assert Bundle.load(path).manifest.input.height == 64
     assert Bundle.load(path).manifest.input.width == 96
     assert main([str(weights), str(path), "--image-size", "60", "96"]) == 1
+
+
+def test_the_command_stores_references_that_the_engines_meet(model: AnyDepthYolo, tmp_path: Path) -> None:
+    weights, path = tmp_path / "model.safetensors", tmp_path / "small.anydepth"
+    save_weights(model, weights, RECIPE, CLASS_NAMES, 7)
+    assert main([str(weights), str(path), "--image-size", "64", "96"]) == 0
+    exported = Bundle.load(path)
+    reference = exported.read_reference()
+    assert reference is not None
+    assert set(reference.rows) == set(reference_configs(exported))
+    WholeExecution(exported, create_backend("onnxruntime", threads=1)).ensure(exported.full)
+
+
+def test_the_command_writes_references_alone_and_leaves_the_rest(
+    model: AnyDepthYolo, bundle: Bundle, tmp_path: Path
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    save_weights(model, weights, RECIPE, CLASS_NAMES, 7)
+    path = Path(shutil.copytree(bundle.path, tmp_path / "random.anydepth"))
+    before = Bundle.load(path)
+    assert before.read_reference() is None
+    assert main([str(weights), str(path), "--references-only"]) == 0
+    after = Bundle.load(path)
+    assert after.read_reference() is not None
+    assert after.manifest.segments == before.manifest.segments
+    assert after.manifest.provenance == before.manifest.provenance
+
+
+def test_references_of_other_weights_are_noticed(bundle: Bundle, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    other = build_model("yolo-t", len(CLASS_NAMES)).eval()
+    randomise(other)
+    path = Path(shutil.copytree(bundle.path, tmp_path / "random.anydepth"))
+    write_reference(Bundle.load(path), reference_in_torch(other, bundle, reference_image(bundle)))
+    with pytest.raises(SelfCheckError):
+        WholeExecution(Bundle.load(path), create_backend("onnxruntime", threads=1)).ensure(bundle.full)

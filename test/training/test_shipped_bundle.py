@@ -13,6 +13,7 @@ from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.execution.self_check import difference, reference_configs
 from anydepth_perception.preprocess import Preprocessor
 from training.data.aisle import render_image
 from training.evaluate import evaluate_bundle
@@ -53,6 +54,29 @@ def test_torch_and_the_bundle_agree_on_raw_outputs(bundle: Bundle, model: AnyDep
     scale = np.array([size.width, size.height] * 2, np.float32)
     assert np.abs(outputs["boxes"] - expected["boxes"].numpy() / scale).max() < 1e-4
     assert np.abs(outputs["logits"] - expected["logits"].numpy()).max() < 1e-4
+
+
+def test_its_references_are_what_torch_puts_out(bundle: Bundle, model: AnyDepthYolo) -> None:
+    stored = bundle.read_reference()
+    assert stored is not None
+    height, width = stored.image.shape[1:3]
+    for config, rows in stored.rows.items():
+        with torch.no_grad():
+            outputs = model(torch.from_numpy(stored.image.copy()).permute(0, 3, 1, 2).float() / 255, config)
+        boxes = outputs["boxes"] / torch.tensor([width, height] * 2)
+        assert difference(rows, boxes.numpy(), outputs["logits"].numpy(), ordered=True) < 1e-4, str(config)
+
+
+def test_its_references_show_objects(bundle: Bundle) -> None:
+    stored = bundle.read_reference()
+    assert stored is not None
+    assert (stored.rows[bundle.full].logits.max(axis=1) > 0).sum() >= 3
+
+
+def test_it_has_references_of_all_that_is_run_by_default(bundle: Bundle) -> None:
+    stored = bundle.read_reference()
+    assert stored is not None
+    assert set(reference_configs(bundle)) <= set(stored.rows)
 
 
 def test_the_bundle_takes_at_most_15_megabytes(bundle: Bundle) -> None:
