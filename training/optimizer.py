@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from anydepth_perception.depth.config import STAGES
@@ -27,10 +28,19 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
     return groups
 
 
+def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov's momentum, on `parameter_groups`."""
+    groups = parameter_groups(model, settings)
+    if settings.kind == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=True)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
 def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) -> float:
-    """Linear warm-up, then a half cosine down to `final_fraction` of the peak."""
+    """Linear warm-up, then down to `final_fraction` of the peak along half a cosine or a line, or no further change."""
     if iteration < settings.warmup_iterations:
         return settings.learning_rate * (iteration + 1) / settings.warmup_iterations
     progress = (iteration - settings.warmup_iterations) / max(1, iterations - settings.warmup_iterations)
-    fraction = settings.final_fraction + (1 - settings.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
-    return settings.learning_rate * fraction
+    left = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}
+    final = settings.final_fraction
+    return settings.learning_rate * (final + (1 - final) * left[settings.schedule])

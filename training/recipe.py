@@ -43,23 +43,34 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with a linear warm-up and a cosine decay; no weight decay on norms and biases.
+    """The optimizer with a linear warm-up and a falling learning rate; no weight decay on norms and biases.
 
     Attributes:
+        kind: `adamw`, or `sgd` with Nesterov's momentum.
+        momentum: of `sgd`.
         learning_rate: at the end of the warm-up.
         backbone_rate: share of it that the stem and the backbone's stages get.
+        schedule: how the learning rate falls after the warm-up: `cosine`, `linear` or `constant`.
         final_fraction: of the learning rate, at the last iteration.
         warmup_iterations: length of the warm-up.
         weight_decay: on convolution and linear weights.
         clip_norm: upper bound of the gradient's norm over all parameters.
     """
 
+    kind: str = "adamw"
+    momentum: float = 0.9
     learning_rate: float = 2e-3
     backbone_rate: float = 1.0
+    schedule: str = "cosine"
     final_fraction: float = 0.02
     warmup_iterations: int = 200
     weight_decay: float = 0.02
     clip_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, accepted in (("kind", ("adamw", "sgd")), ("schedule", ("cosine", "linear", "constant"))):
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(accepted)}")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from training.losses.targets import Targets
 from training.losses.yolo import YoloLoss
 from training.models.detr import AnyDepthDetr
 from training.objective import DetrObjective, Objective, Pass, Terms, YoloObjective
-from training.optimizer import learning_rate, parameter_groups
+from training.optimizer import learning_rate, make_optimizer
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.run_log import append_row, drop_rows_after
 from training.weights import save_weights
@@ -99,9 +99,7 @@ class Trainer:
             # Each pass leaves the parameters of the other's path without a gradient.
             self.network = DistributedDataParallel(self.model, find_unused_parameters=True)
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, recipe.optimizer), lr=recipe.optimizer.learning_rate
-        )
+        self.optimizer = make_optimizer(self.model, recipe.optimizer)
         self.objective = objective_of(recipe)
 
     @property
@@ -300,9 +298,10 @@ def main(arguments: list[str] | None = None) -> int:
         if trainer.checkpoint_path.exists():
             trainer.restore(load_checkpoint(trainer.checkpoint_path))
             if processes.first:
-                for name in ("log.csv", "validation.csv"):
-                    drop_rows_after(options.output / name, trainer.iteration)
                 print(f"resumed at iteration {trainer.iteration} of {recipe.iterations}", flush=True)
+        if processes.first:
+            for name in ("log.csv", "validation.csv"):
+                drop_rows_after(options.output / name, trainer.iteration)
         trainer.run()
     except (RecipeError, CheckpointError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)

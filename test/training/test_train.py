@@ -14,7 +14,7 @@ from training.data.annotated import fit, mirror
 from training.data.batches import collate, training_batches
 from training.data.scenes import annotated
 from training.ema import ModelEma
-from training.optimizer import learning_rate
+from training.optimizer import learning_rate, make_optimizer
 from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
 from training.run_log import drop_rows_after
 from training.train import Trainer, main
@@ -103,6 +103,33 @@ def test_learning_rate_warms_up_and_falls_to_its_final_fraction() -> None:
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_linear_schedule_falls_evenly_and_a_constant_one_not_at_all() -> None:
+    linear, constant = (
+        [learning_rate(OptimizerSettings(schedule=schedule, warmup_iterations=0, final_fraction=0.0), i, 4)
+         for i in range(4)]
+        for schedule in ("linear", "constant")
+    )
+    assert linear == pytest.approx([2e-3, 1.5e-3, 1e-3, 0.5e-3])
+    assert constant == [2e-3] * 4
+
+
+def test_sgd_moves_by_nesterovs_momentum() -> None:
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(layer.weight)
+    settings = OptimizerSettings(kind="sgd", learning_rate=0.1, momentum=0.5, weight_decay=0.0)
+    optimizer = make_optimizer(layer, settings)
+    for _ in range(2):
+        layer.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+    # Velocities 1 and 1.5; each step goes on by the gradient plus half the velocity.
+    assert layer.weight.item() == pytest.approx(1 - 0.1 * (1 + 0.5 * 1) - 0.1 * (1 + 0.5 * 1.5))
+
+
+def test_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind is 'adam'; it must be one of adamw, sgd"):
+        OptimizerSettings(kind="adam")
 
 
 def test_the_backbone_learns_at_its_share_of_the_rate_and_no_vector_decays(tmp_path: Path) -> None:
