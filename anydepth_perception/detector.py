@@ -12,7 +12,7 @@ from anydepth_perception.backends.base import Backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.execution import WHOLE, Decide, create_execution
+from anydepth_perception.execution import WHOLE, Decide, Progress, create_execution
 from anydepth_perception.postprocess import Detections, Postprocessor
 from anydepth_perception.preprocess import ImageError, Preprocessor
 
@@ -51,6 +51,7 @@ class Detector:
         execution: str = WHOLE,
         decision_points: Sequence[str] | None = None,
         cache: EngineCache | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Compiles what `configs` need.
 
@@ -64,6 +65,7 @@ class Detector:
             decision_points: for `staged`, pipeline entries before which to decide, beside the start; None for the
                 default ones: after p4, before the bottom-up path, before the decoder's layers or the head.
             cache: where engines are looked for and kept; None builds all at every start.
+            progress: told of every engine that is ready and of every self-check.
 
         Raises:
             BundleError: a segment cannot be read.
@@ -74,7 +76,7 @@ class Detector:
         manifest = bundle.manifest
         self.bundle = bundle
         self.backend = backend
-        self._execution = create_execution(execution, bundle, backend, decision_points, cache=cache)
+        self._execution = create_execution(execution, bundle, backend, decision_points, cache=cache, progress=progress)
         self._preprocessor = Preprocessor(
             manifest.input.height,
             manifest.input.width,

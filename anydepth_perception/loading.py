@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anydepth_perception.backends import Backend, BackendError, BackendMissingError, create_backend, preference
+from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
@@ -16,11 +17,16 @@ from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.depth.midframe import MidframePlanner
 from anydepth_perception.depth.profile import Profile, ProfileError, load_or_measure
 from anydepth_perception.detector import Detector
-from anydepth_perception.execution import STAGED
+from anydepth_perception.execution import STAGED, Checked, EngineReady
 from anydepth_perception.ros.parameters import Settings
 from anydepth_perception.ros.thresholds import parse_thresholds
 
 _LOG = logging.getLogger(__name__)
+
+NO_CACHE = "none"
+"""Value of the parameter `cache_dir` that keeps no engines."""
+
+_TIMING_CACHE = "tensorrt.timing"
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,9 @@ class Fallback:
     backend: str
     reason: str
     is_fault: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Model:
     backend_name: str
     midframe: MidframePlanner | None = None
     reserve_ms: float = 0.0
+    cache: EngineCache | None = None
     fallbacks: tuple[Fallback, ...] = ()
 
     @property
@@ -57,6 +67,19 @@ class Model:
         backend = self.detector.backend
         precision = "int8" if self.bundle.manifest.provenance.get("precision") == "int8" else backend.precision
         return f"{backend.name} {backend.version} {precision}"
+
+    @property
+    def cache_folder(self) -> str:
+        """Where engines are kept, or `NO_CACHE`."""
+        return str(self.cache.folder) if self.cache is not None else NO_CACHE
+
+    @property
+    def faults(self) -> list[str]:
+        """What does not stop it from serving, but is not as it should be; one line each."""
+        faults = [f"{item.backend} is not used: {item.reason}" for item in self.fallbacks if item.is_fault]
+        if self.cache is not None and self.cache.problem:
+            faults.append(self.cache.problem)
+        return faults
 
 
 def load_model(
@@ -88,7 +111,7 @@ def load_model(
                 raise
             if name != names[-1]:
                 _report(failed[-1], progress)
-    raise BackendError(f"no backend works: {'; '.join(f'{item.backend}: {item.reason}' for item in failed)}")
+    raise BackendError(f"no backend works: {'; '.join(map(str, failed))}")
 
 
 def load_next_model(failing: Model, reason: str, settings: Settings, progress: Callable[[str], object]) -> Model:
@@ -120,10 +143,15 @@ def _report(fallback: Fallback, progress: Callable[[str], object]) -> None:
 def _load_with(
     name: str, bundle: Bundle, settings: Settings, progress: Callable[[str], object], fallbacks: tuple[Fallback, ...]
 ) -> Model:
+    cache = _engine_cache(settings.cache_dir)
     backend = create_backend(
-        name, threads=settings.threads, precision=settings.precision, workspace_mib=settings.workspace_mib
+        name,
+        threads=settings.threads,
+        precision=settings.precision,
+        workspace_mib=settings.workspace_mib,
+        timing_cache=cache.folder / _TIMING_CACHE if cache is not None else None,
     )
-    detector = _compile(bundle, backend, settings, progress)
+    detector = _compile(bundle, backend, cache, settings, progress)
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
         detector.ensure(DepthConfig.parse(settings.depth, bundle.num_exits))
@@ -131,25 +159,46 @@ def _load_with(
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
     progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
     midframe = MidframePlanner(bundle, profile.segment_ms) if settings.execution == STAGED else None
-    return Model(bundle, detector, controller, name, midframe, profile.postprocess.p50_ms, fallbacks)
+    return Model(bundle, detector, controller, name, midframe, profile.postprocess.p50_ms, cache, fallbacks)
+
+
+def _engine_cache(cache_dir: str) -> EngineCache | None:
+    if cache_dir == NO_CACHE:
+        return None
+    return EngineCache(Path(cache_dir).expanduser() if cache_dir else None)
 
 
 def _compile(
-    bundle: Bundle, backend: Backend, settings: Settings, progress: Callable[[str], object]
+    bundle: Bundle,
+    backend: Backend,
+    cache: EngineCache | None,
+    settings: Settings,
+    progress: Callable[[str], object],
 ) -> Detector:
     if settings.depth != AUTO:
         DepthConfig.parse(settings.depth, bundle.num_exits)  # refused before the engines are built
+    started = time.perf_counter()
     configs = default_configs(bundle)
-    points = settings.decision_points or None
-    detector = Detector(bundle, backend, configs=(), execution=settings.execution, decision_points=points)
-    for number, config in enumerate(configs, 1):
-        started = time.perf_counter()
+    detector = Detector(
+        bundle,
+        backend,
+        configs=(),
+        execution=settings.execution,
+        decision_points=settings.decision_points or None,
+        cache=cache,
+        progress=lambda event: _tell(event, progress),
+    )
+    for config in configs:
         detector.ensure(config)
-        if settings.execution != STAGED:  # there, all was built by the constructor
-            seconds = time.perf_counter() - started
-            progress(f"engine {number} of {len(configs)}: {config} built in {seconds:.1f} s by {backend.name}")
-    detector.warm_up()
+    detector.warm_up(1)
+    progress(f"{len(configs)} rungs: engines ready in {time.perf_counter() - started:.1f} s on {backend.name}")
     return detector
+
+
+def _tell(event: EngineReady | Checked, progress: Callable[[str], object]) -> None:
+    if isinstance(event, EngineReady):
+        origin = "read from the cache" if event.cached else "built"
+        progress(f"engine {event.name} {origin} in {event.seconds:.1f} s")
 
 
 def _profile(path: str, detector: Detector, progress: Callable[[str], object]) -> Profile:

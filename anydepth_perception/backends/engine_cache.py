@@ -77,7 +77,8 @@ class EngineCache:
             raise ValueError(f"max_bytes is {max_bytes}, expected 0 or more")
         self.folder = default_folder() if folder is None else folder
         self._max_bytes = max_bytes
-        self._warned = False
+        self.problem = ""
+        """Why the folder cannot be used and what to do, in one line; empty while all is well."""
 
     def get(self, key: EngineKey) -> bytes | None:
         """The engine of `key`, or None if it has to be built; an entry that is damaged or not ours is removed."""
@@ -177,16 +178,14 @@ class EngineCache:
 
     def _warn(self, task: str, error: Exception) -> None:
         """One line in the life of this cache: what fails once fails for every engine."""
-        if not self._warned:
-            self._warned = True
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            _LOG.warning(
-                "cannot %s the engine cache %s: %s; engines are built at every start, set cache_dir to a folder "
-                "that can be written and has room",
-                task,
-                self.folder,
-                reason,
-            )
+        if self.problem:
+            return
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self.problem = (
+            f"cannot {task} the engine cache {self.folder}: {reason}; engines are built at every start, set cache_dir "
+            f"to a folder that can be written and has room"
+        )
+        _LOG.warning("%s", self.problem)
 
 
 def default_folder() -> Path:

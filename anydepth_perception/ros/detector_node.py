@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -14,7 +14,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from anydepth_perception.depth.load import CpuLoad, process_memory_bytes
 from anydepth_perception.frame_statistics import summarise
-from anydepth_perception.loading import Fallback, Model, load_model, load_next_model
+from anydepth_perception.loading import Model, load_model, load_next_model
 from anydepth_perception.pipeline import Worker, steady_s
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.camera import Camera, output_prefixes
@@ -235,12 +235,12 @@ class DetectorNode(LifecycleNode):
         model = self._model
         hardware_id = model.bundle.name if model is not None else ""
         camera_healths = [(camera, camera.health()) for camera in self._cameras]
-        fallbacks = model.fallbacks if model is not None else ()
         values: dict[str, object] = {
             "state": self._state,
             "model": str(model.bundle.path) if model is not None else self._settings.model,
             "backend": model.backend if model is not None else self._settings.backend,
-            "backend_fallback": "; ".join(f"{item.backend}: {item.reason}" for item in fallbacks),
+            "backend_fallback": "; ".join(map(str, model.fallbacks)) if model is not None else "",
+            "engine_cache": model.cache_folder if model is not None else "",
             "execution": self._settings.execution,
             "depth_setting": self._settings.depth,
             "deadline_ms": self._settings.deadline_ms,
@@ -250,17 +250,17 @@ class DetectorNode(LifecycleNode):
         cpu_load, memory_bytes = self._cpu_load.sample(), process_memory_bytes()
         values["cpu_percent"] = 100.0 * cpu_load if cpu_load is not None else None
         values["memory_mib"] = memory_bytes / 2**20 if memory_bytes is not None else None
-        health = worst([self._own_health(fallbacks), *(health for _, health in camera_healths)])
+        health = worst([self._own_health(model), *(health for _, health in camera_healths)])
         statuses = [status(f"{name}: detector", hardware_id, health, values)]
         for camera, camera_health in camera_healths:
             camera_values = frame_values(camera.statistics.summary(now_s))
             statuses.append(status(f"{name}: {camera.topic}", hardware_id, camera_health, camera_values))
         self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), statuses))
 
-    def _own_health(self, fallbacks: Sequence[Fallback]) -> Health:
+    def _own_health(self, model: Model | None) -> Health:
         if self._problem:
             return Health(DiagnosticStatus.ERROR, self._problem)
-        faults = [f"{item.backend} is not used: {item.reason}" for item in fallbacks if item.is_fault]
+        faults = model.faults if model is not None else []
         if faults:
             return Health(DiagnosticStatus.WARN, f"{self._state}, but {'; '.join(faults)}")
         return Health(DiagnosticStatus.OK, self._state)

@@ -37,17 +37,19 @@ _TIMEOUT_S = 600.0
 _END_S = 5.0
 _MILESTONES = {
     "first_log_line_s": re.compile(r""),
-    "engines_s": re.compile(r"profile (read|measured)|engine 8 of 8"),
+    "engines_s": re.compile(r"engines? ready"),
+    "profile_s": re.compile(r"profile (read|measured)"),
     "configured_s": re.compile(r"configure: done"),
     "active_s": re.compile(r"activate: done"),
 }
 """What the node logs on its way; the first line that matches counts."""
 
+_FAILED = b"configure failed"
 _LOG_LINE = re.compile(r"\[INFO\] \[([0-9]+\.[0-9]+)\] \[[\w.]*detector\]: (.*)")
 
 
 class StartError(RuntimeError):
-    """The node did not come up; the message holds the end of its log."""
+    """The node did not come up; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +81,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             cache = Path(folder) / f"cold_{number}"
             cold.append(time_start(counterpart, cache, parameters, Path(folder) / "log"))
             _show("cold", cold[-1])
-        for _ in range(options.starts):  # the last of the cold ones has filled its cache
+        # The last of the cold ones has filled its cache, but kept its profile only if the machine was idle.
+        _keep_profile(cache, parameters)
+        for _ in range(options.starts):
             warm.append(time_start(counterpart, cache, parameters, Path(folder) / "log"))
             _show("warm", warm[-1])
     return {"starts": options.starts, **parameters, "cold": _medians(cold), "warm": _medians(warm)}
@@ -94,14 +98,14 @@ def time_start(counterpart: Counterpart, cache: Path, parameters: dict[str, str]
     line = [sys.executable, "-m", "anydepth_perception.node", "--ros-args"]
     for name, value in parameters.items():
         line += ["-p", f"{name}:={value}"]
-    # The start-up hook of the ROS wheels has run in this process, and has to run in the node's as from a shell.
-    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    environment["XDG_CACHE_HOME"] = str(cache)
     with log.open("wb") as file:
         started_s, started = time.time(), time.monotonic()
-        process = subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, env=_environment(cache))
         try:
-            arrived = counterpart.wait_for_detections(started_s, lambda: process.poll() is None)
+            # A node that fails to configure lives on, for its parameters to be mended.
+            arrived = counterpart.wait_for_detections(
+                started_s, lambda: process.poll() is None and _FAILED not in log.read_bytes()
+            )
         finally:
             _end(process)
     text = log.read_text(errors="replace")
@@ -132,14 +136,14 @@ class Counterpart:
         self._executor.shutdown()
         self._node.destroy_node()
 
-    def wait_for_detections(self, since_s: float, is_alive: Callable[[], bool]) -> float | None:
-        """When the first detections of an image published after `since_s` came; None: the node is gone or too late.
+    def wait_for_detections(self, since_s: float, is_well: Callable[[], bool]) -> float | None:
+        """When the first detections of an image published after `since_s` came; None: the node failed or is too late.
 
         `since_s` is of the system's clock, the result of the monotonic one.
         """
         self._since_s, self._arrived = since_s, None
         end = time.monotonic() + _TIMEOUT_S
-        while self._arrived is None and is_alive() and time.monotonic() < end:
+        while self._arrived is None and is_well() and time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.1)
         return self._arrived
 
@@ -152,6 +156,21 @@ class Counterpart:
         stamp_s = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         if self._arrived is None and stamp_s >= self._since_s:  # others come from the node before
             self._arrived = time.monotonic()
+
+
+def _keep_profile(cache: Path, parameters: dict[str, str]) -> None:
+    line = [sys.executable, "-m", "anydepth_perception.tools.profile", "--no-segments", "--repeats", "5"]
+    for name, value in parameters.items():
+        line += [f"--{name}", value]
+    done = subprocess.run(line, env=_environment(cache), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StartError(f"the profile tool failed: {done.stderr.strip()}")
+
+
+def _environment(cache: Path) -> dict[str, str]:
+    """That of a shell, where the start-up hook of the ROS wheels has not run, with `cache` as the user's cache."""
+    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    return {**environment, "XDG_CACHE_HOME": str(cache)}
 
 
 def _milestones(log: str, started_s: float) -> dict[str, float]:

@@ -81,9 +81,29 @@ def test_model_of_a_tiny_bundle_is_loaded_with_a_ladder_and_progress(settings):
     told: list[str] = []
     model = load_model(settings, told.append)
     configs = {rung.config for rung in model.controller.ladder.rungs}
-    assert {model.bundle.base, model.bundle.full} <= configs <= set(model.detector.configs)
+    # Base is not among the rungs where noise made it look no faster than full.
+    assert model.bundle.full in configs and configs <= set(model.detector.configs)
+    assert model.bundle.base in model.detector.configs
     assert len(model.detector.configs) >= 6
-    assert any("engine 1 of" in text for text in told) and any("ladder of tiny" in text for text in told)
+    assert any("engine EEEE.EEEE built in" in text for text in told)
+    assert any("ladder of tiny" in text for text in told)
+
+
+@pytest.mark.parametrize(("cache_dir", "origin"), [("", "read from the cache"), ("none", "built")])
+def test_engines_of_a_second_start_come_out_of_the_cache_unless_it_is_off(settings, cache_dir, origin):
+    load_model(settings, lambda text: None)
+    told: list[str] = []
+    load_model(settings.updated({"cache_dir": cache_dir}, configured=False), told.append)
+    engines = [text for text in told if text.startswith("engine ")]
+    assert engines and all(f" {origin} in " in text for text in engines)
+
+
+def test_cache_that_cannot_be_used_is_a_fault_that_says_what_to_do(settings, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    change = {"cache_dir": str(tmp_path / "file"), "backend": "onnxruntime"}
+    model = load_model(settings.updated(change, configured=False), lambda text: None)
+    (fault,) = model.faults
+    assert "Not a directory" in fault and "set cache_dir" in fault
 
 
 def test_fixed_depth_of_the_start_is_compiled_before_the_first_frame(tiny_bundle_path):
@@ -124,7 +144,7 @@ def test_auto_takes_the_next_backend_where_one_fails_and_says_why_once(settings,
     assert model.backend.startswith("onnxruntime")
     (fallback,) = model.fallbacks
     reason = " ".join(str(error).split())
-    assert (fallback.backend, fallback.reason, fallback.is_fault) == ("tensorrt", reason, True)
+    assert (fallback.backend, fallback.is_fault) == ("tensorrt", True) and reason in fallback.reason
     (record,) = caplog.records
     assert "tensorrt is not used" in record.message and reason in record.message
 

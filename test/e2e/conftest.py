@@ -72,11 +72,15 @@ def observer() -> Iterator[Observer]:
 
 @pytest.fixture(scope="session")
 def node_arguments(tiny_bundle_path: Path) -> Callable[..., list[str]]:
-    """Command line of the detector node with the tiny bundle and further parameters."""
+    """Command line of the detector node with the tiny bundle and further parameters.
+
+    The backend is named, because `auto` warns where a TensorRT is installed that does not work.
+    """
+    defaults = {"model": str(tiny_bundle_path), "backend": "onnxruntime"}
 
     def arguments(**parameters: Any) -> list[str]:
         line = ["-m", "anydepth_perception.node", "--ros-args"]
-        for name, value in {"model": str(tiny_bundle_path), **parameters}.items():
+        for name, value in {**defaults, **parameters}.items():
             line += ["-p", f"{name}:={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"]
         return line
 

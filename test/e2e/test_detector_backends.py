@@ -57,7 +57,7 @@ def start_detector(start, node_arguments, gone):
 
     def start_detector(*, refuses: bool = False, **parameters: object) -> Process:
         script = f"REFUSES = {refuses}\nGONE = {str(gone)!r}\n{STAND_IN}"
-        return start("-c", script, *node_arguments(**parameters)[2:])
+        return start("-c", script, *node_arguments(**{"backend": "auto", **parameters})[2:])
 
     return start_detector
 
