@@ -18,8 +18,12 @@ def append_row(path: Path, row: dict[str, float]) -> None:
 
 def drop_rows_after(path: Path, iteration: int) -> None:
     """Removes rows that a resumed run will write again, and a last line that was cut off."""
-    if path.exists():
-        header, *rows = path.read_text().splitlines()
-        whole = [row for row in rows if row.count(",") == header.count(",")]
-        kept = [row for row in whole if int(row.split(",")[0]) <= iteration]
+    if not path.exists():
+        return
+    header, *rows = path.read_text().splitlines() or [""]
+    whole = [row for row in rows if row.count(",") == header.count(",")]
+    kept = [row for row in whole if int(row.split(",")[0]) <= iteration]
+    if kept:
         path.write_text("\n".join([header, *kept]) + "\n")
+    else:
+        path.unlink()

@@ -174,6 +174,14 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert path.read_text() == "iteration,loss\n1,5\n2,4\n"
 
 
+@pytest.mark.parametrize("content", ["", "iterat", "iteration,loss\n3,3\n"])
+def test_a_log_with_no_row_to_keep_starts_anew(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(content)
+    drop_rows_after(path, 2)
+    assert not path.exists()
+
+
 def test_a_batch_is_the_same_every_time_and_another_for_another_seed() -> None:
     first, again = (next(training_batches(RECIPE, 1)) for _ in range(2))
     other = next(training_batches(dataclasses.replace(RECIPE, seed=1), 1))
