@@ -8,7 +8,7 @@ PYTEST_ARGUMENTS ?=
 CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test test-gpu lint bench bench-node bench-models check-tensorrt lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test test-gpu fuzz lint bench bench-node bench-models check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -43,6 +43,9 @@ test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS a
 
 test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the tests that need a GPU with TensorRT or TensorRT-RTX; fails where there is none
 	$(GPU_PYTHON) -m pytest test/gpu -v $(PYTEST_ARGUMENTS)
+
+fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries; make test tries a quarter of them
+	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/test_fuzz_bundle.py $(PYTEST_ARGUMENTS)
 
 lint: setup-dev ## Run ruff on everything and mypy on the robot half
 	$(DEVELOPMENT) -m ruff check .

@@ -19,6 +19,9 @@ _ELEMENT_TYPES = {
     "bool": TensorProto.BOOL,
 }
 
+_MAX_NAME = 1000
+"""Characters of a tensor's name; libraries repeat names in their messages."""
+
 
 def concatenate(
     models: Sequence[tuple[Segment, onnx.ModelProto]], outputs: Sequence[str], name: str, origin: str
@@ -88,6 +91,9 @@ def _check_model(segment: Segment, model: onnx.ModelProto, where: str) -> None:
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             raise BundleError(f"{where}: initialiser {tensor.name!r} lies in another file, expected it inside")
+    longest = max((len(name) for node in model.graph.node for name in (*node.input, *node.output)), default=0)
+    if longest > _MAX_NAME:
+        raise BundleError(f"{where}: a tensor's name has {longest} characters, at most {_MAX_NAME} are accepted")
     initialisers = {tensor.name for tensor in model.graph.initializer}
     inputs = value_specs([info for info in model.graph.input if info.name not in initialisers])
     for kind, actual, listed in (

@@ -95,7 +95,7 @@ class AccuracyTable:
 
 @dataclass(frozen=True)
 class ReferenceSpec:
-    """The file of reference outputs, one of `files`, and the arithmetic that its outputs are of, one of `PRECISIONS`."""
+    """The file of reference outputs, one of `files`, and the arithmetic that its outputs are of (`PRECISIONS`)."""
 
     file: str
     precision: str

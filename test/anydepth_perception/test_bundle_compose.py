@@ -85,6 +85,14 @@ def test_shared_inner_name_is_refused(bundle: Bundle) -> None:
         concatenate(models, ("boxes", "logits"), "full", "tiny")
 
 
+def test_tensor_name_without_end_is_refused(bundle: Bundle) -> None:
+    segment = bundle.manifest.segments["p2.full"]
+    model = bundle.read_segment(segment)
+    model.graph.node[0].output[0] = "x" * 1001
+    with pytest.raises(BundleError, match=r"p2\.full\.onnx: a tensor's name has 1001 characters"):
+        concatenate([(segment, model)], ("p2",), "long", "here")
+
+
 def test_segment_that_disagrees_with_the_manifest_is_refused(bundle: Bundle) -> None:
     models = [(segment, bundle.read_segment(segment)) for segment in bundle.segments_for(bundle.full)]
     models[2][1].graph.output[0].type.tensor_type.shape.dim[1].dim_value = 9

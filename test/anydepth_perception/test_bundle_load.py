@@ -267,3 +267,15 @@ def test_mutated_manifest_is_read_or_refused_but_never_crashes(tiny_document: Do
         assert str(error).startswith("manifest.json: ")
     else:
         assert manifest.segment_names(DepthConfig.full())
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\nb\x1b[31m", "\ud800", "\u202e"])
+def test_message_about_strange_names_is_one_line_that_can_be_shown(bundle_copy: Path, name: str) -> None:
+    edit_manifest(bundle_copy, lambda document: document["segments"]["stem"].update(file=name))
+    with pytest.raises(BundleError) as caught:
+        Bundle.load(bundle_copy)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 1300
+    assert message.startswith(str(bundle_copy))
+    assert message.endswith("missing")
