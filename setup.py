@@ -41,6 +41,7 @@ setup(
         "console_scripts": [
             f"detector_node = {PACKAGE}.node:main",
             f"camera = {PACKAGE}.tools.camera:main",
+            f"build = {PACKAGE}.tools.build:main",
             f"profile = {PACKAGE}.tools.profile:main",
             f"quantize = {PACKAGE}.tools.quantize:main",
             f"bench = {PACKAGE}.tools.bench:main",

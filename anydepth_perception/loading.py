@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anydepth_perception.backends import Backend, BackendError, BackendMissingError, create_backend, preference
-from anydepth_perception.backends.engine_cache import EngineCache
+from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
@@ -26,7 +26,6 @@ _LOG = logging.getLogger(__name__)
 NO_CACHE = "none"
 """Value of the parameter `cache_dir` that keeps no engines."""
 
-_TIMING_CACHE = "tensorrt.timing"
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def _load_with(
         threads=settings.threads,
         precision=settings.precision,
         workspace_mib=settings.workspace_mib,
-        timing_cache=cache.folder / _TIMING_CACHE if cache is not None else None,
+        timing_cache=cache.folder / TIMING_CACHE_FILE if cache is not None else None,
     )
     detector = _compile(bundle, backend, cache, settings, progress)
     profile = _profile(settings.profile, detector, progress)

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "anydepth_perception"
-EXECUTABLES = ("detector_node", "camera", "profile", "quantize", "bench", "demo")
+EXECUTABLES = ("detector_node", "camera", "build", "profile", "quantize", "bench", "demo")
 
 # Modules whose rosdep key is not their own name; None where rosdep has no key (docs/installation.md).
 ROSDEP_KEYS = {

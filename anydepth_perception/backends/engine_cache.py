@@ -22,6 +22,9 @@ FORMAT_VERSION = 1
 
 DEFAULT_MAX_BYTES = 4 << 30
 
+TIMING_CACHE_FILE = "tensorrt.timing"
+"""What TensorRT keeps beside the engines: it is neither counted nor removed."""
+
 _MAGIC = b"anydepth engine\n"
 _MAX_HEADER_BYTES = 1 << 20
 _YOUNG_S = 60.0
