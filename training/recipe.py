@@ -85,6 +85,8 @@ class LossSettings:
         giou_weight: DETR's 1 - GIoU.
         varifocal_weight: DETR's class term.
         denoising: DETR's denoising queries.
+        times_batch: multiply every term by the batch size, as YOLOv12's recipe does; its learning rate and clipping
+            are meant for that.
     """
 
     box_weight: float = 7.5
@@ -98,6 +100,7 @@ class LossSettings:
     giou_weight: float = 2.0
     varifocal_weight: float = 1.0
     denoising: bool = True
+    times_batch: bool = False
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,8 @@ class Trainer:
 
     def _backward(self, name: str, terms: Terms, log: dict[str, float]) -> None:
         parts = self.recipe.accumulate
-        loss = torch.stack(list(terms.values())).sum() / parts
+        scale = self.recipe.batch_size if self.recipe.loss.times_batch else 1
+        loss = torch.stack(list(terms.values())).sum() * scale / parts
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the {name}-net's loss is {loss.item()} {self._where}")
         loss.backward()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
 from training.models.fine import FineSettings
 from training.recipe import RECIPES, RecipeError, load_recipe
 
@@ -13,6 +14,16 @@ from training.recipe import RECIPES, RecipeError, load_recipe
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_load(path: Path) -> None:
     assert load_recipe(path.stem) == load_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["detr-r18", "detr-r34", "detr-r50", "detr-r101", "yolo-l", "yolo-x"])
+def test_the_papers_recipes_run_its_epochs_of_coco_with_table_5s_weights(name: str) -> None:
+    recipe = load_recipe(name)
+    family = name.partition("-")[0]
+    epochs = {"detr": 72, "yolo": 600}[family]
+    assert recipe.iterations == pytest.approx(epochs * 118_287 / recipe.batch_size, rel=1e-3)
+    assert recipe.distillation == {"detr": DistillationSettings(), "yolo": YOLO_DISTILLATION}[family]
+    assert recipe.coco is not None
 
 
 def test_overrides_reach_nested_keys() -> None:
