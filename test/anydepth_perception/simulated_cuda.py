@@ -25,13 +25,14 @@ class SimulatedCuda:
 
     Work is done when a stream is waited for, not when it is queued, so that a missing wait shows. A call in a thread
     without a context fails, as does waiting while capturing. `failing` has results of calls that shall fail; `calls`
-    are the names of all calls.
+    are the names of all calls, of which `observe` is told.
     """
 
     def __init__(self, capability: tuple[int, int] = (8, 7)) -> None:
         self.capability = capability
         self.failing: dict[str, int] = {}
         self.calls: list[str] = []
+        self.observe: Callable[[str], object] = lambda name: None
         self.memory: dict[int, Any] = {}
         self.events: dict[int, float] = {}
         self.queue: list[Work] = []
@@ -50,6 +51,7 @@ class SimulatedCuda:
 
             def call(*arguments: Any) -> int:
                 self.calls.append(name)
+                self.observe(name)
                 if name in self.failing:
                     return self.failing[name]
                 if name in _NEED_CONTEXT and not getattr(self._current, "context", None):

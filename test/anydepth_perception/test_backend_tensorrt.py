@@ -10,6 +10,7 @@ import logging
 import threading
 import types
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,39 @@ def test_without_graphs_engines_run_all_the_same_and_the_log_says_so_once(
     assert "'sample' runs without a CUDA graph" in record.getMessage()
 
 
+def test_a_graph_of_other_memory_is_never_launched(backend: Backend, driver: SimulatedCuda) -> None:
+    engine, _ = ready(backend)
+    driver.failing["cuStreamBeginCapture_v2"] = simulated_cuda.CAPTURE_UNSUPPORTED
+    buffers = conformance.buffers_for(backend, *engine.inputs, *engine.outputs)
+    engine.bind(buffers)
+    conformance.run(backend, engine, buffers, sample_inputs(1))
+    conformance.check(buffers, sample_results(sample_inputs(1)))
+
+
+def test_binding_waits_for_runs_before_it_drops_their_graph(backend: Backend, driver: SimulatedCuda) -> None:
+    engine, buffers = ready(backend)
+    engine.run()
+    driver.calls.clear()
+    engine.bind(buffers)
+    assert driver.calls.index("cuStreamSynchronize") < driver.calls.index("cuGraphExecDestroy")
+
+
+def test_what_tensorrt_refuses_to_capture_runs_plainly(
+    backend: Backend, driver: SimulatedCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, buffers = conformance.bound_sample(backend)
+    plainly = engine._context.execute_async_v3
+
+    def run(stream: int) -> bool:
+        return driver.capturing is None and plainly(stream)
+
+    monkeypatch.setattr(engine._context, "execute_async_v3", run)
+    for seed in range(2):
+        conformance.run(backend, engine, buffers, sample_inputs(seed))
+        conformance.check(buffers, sample_results(sample_inputs(seed)))
+    assert not engine.runs_as_graph
+
+
 def test_tensorrt_rtx_is_asked_whether_it_can_be_captured(install: Install, driver: SimulatedCuda) -> None:
     trt = install(*RELEASES["RTX"])
     trt.capturable = False
@@ -170,6 +204,38 @@ def test_engines_may_be_made_in_one_thread_and_run_in_another(backend: Backend) 
     thread.join(60)
     assert not thread.is_alive()
     assert failures == []
+
+
+USES = {
+    "upload": lambda backend, engine, buffers: buffers["images"].upload(),
+    "download": lambda backend, engine, buffers: buffers["total"].download(),
+    "run": lambda backend, engine, buffers: engine.run(),
+    "bind": lambda backend, engine, buffers: engine.bind(buffers),
+    "synchronize": lambda backend, engine, buffers: backend.synchronize(),
+    "time": lambda backend, engine, buffers: engine.last_run_ms,
+    "allocate": lambda backend, engine, buffers: backend.allocate([Placement(vector("a"))]),
+    "compile": lambda backend, engine, buffers: backend.compile(conformance.sample_model()),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_any_thread_may_use_the_backend(backend: Backend, use: str) -> None:
+    """A thread that the driver has not seen has no context yet."""
+    engine, buffers = ready(backend)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(USES[use], backend, engine, buffers).result(60)
+
+
+@pytest.mark.parametrize("use", [use for use in USES if use != "compile"])
+def test_threads_take_turns_at_the_stream(backend: TensorRtBackend, driver: SimulatedCuda, use: str) -> None:
+    engine, buffers = ready(backend)
+    driver.calls.clear()
+    alone: list[bool] = []
+    driver.observe = lambda name: alone.append(backend._device.lock._is_owned())
+    result = USES[use](backend, engine, buffers)
+    driver.observe = lambda name: None
+    assert alone and all(alone)
+    del result
 
 
 # Executions
