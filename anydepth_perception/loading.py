@@ -27,7 +27,6 @@ NO_CACHE = "none"
 """Value of the parameter `cache_dir` that keeps no engines."""
 
 
-
 @dataclass(frozen=True)
 class Fallback:
     """A backend that `auto` would have preferred, and why it is not in use, in one line.
