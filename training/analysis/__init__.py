@@ -1,0 +1,1 @@
+"""Analysis of trained networks: alignment of the two paths, receptive fields, kinds of errors, plots."""
