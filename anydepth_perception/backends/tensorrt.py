@@ -271,8 +271,7 @@ class _Graph:
 def tensorrt_problem() -> str | None:
     """Why TensorRT cannot be used on this machine, in one line; None where it can."""
     try:
-        import_tensorrt()  # asked first: without it, the driver is of no interest
-        cuda = Cuda()
+        cuda = Cuda()  # before TensorRT, which takes long to load
         cuda.activate()
         _create_runtime(import_tensorrt(cuda.compute_capability))
     except BackendError as error:

@@ -119,6 +119,14 @@ def test_arithmetic_on_the_way_to_a_kept_output_is_float32() -> None:
     np.testing.assert_allclose(y, x.astype(np.float32) + np.float32(600.1), atol=1e-4)
 
 
+def test_a_boundary_that_is_only_cast_leaves_the_arithmetic_in_float16() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Sigmoid", ["h"], ["y"])]
+    model = to_float16(graph_of(nodes, {}, {"y": [1, 8]}), cast_only=("x", "y"))
+    onnx.checker.check_model(model, full_check=True)
+    assert {spec.dtype for spec in value_specs([*model.graph.input, *model.graph.output])} == {"float32"}
+    assert types_around(model, "Relu") | types_around(model, "Sigmoid") == {TensorProto.FLOAT16}
+
+
 def test_a_kept_output_of_a_matrix_product_is_cast() -> None:
     model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.eye(8, dtype=np.float32)}, {"y": [1, 8]})
     (y,) = run(to_float16(model, ("y",)), x=np.ones((1, 8), np.float16))

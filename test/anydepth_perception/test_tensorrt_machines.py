@@ -38,6 +38,16 @@ def test_without_a_driver_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_without_a_driver_tensorrt_is_not_even_loaded(
+    monkeypatch: pytest.MonkeyPatch, driver: SimulatedCuda
+) -> None:
+    """It takes a second, which the node's start does not have."""
+    driver.failing["cuInit"] = simulated_cuda.NO_DEVICE
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "cuInit failed" in str(tensorrt_problem())
+
+
 def test_without_a_visible_gpu_the_reason_says_where_to_look(trt10: types.ModuleType, driver: SimulatedCuda) -> None:
     driver.failing["cuInit"] = simulated_cuda.NO_DEVICE
     problem = str(tensorrt_problem())
