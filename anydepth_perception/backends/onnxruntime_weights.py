@@ -41,9 +41,9 @@ class SharedWeights:
         taken: dict[str, onnxruntime.OrtValue] = {}
         offset = 0
         for tensor in model.graph.initializer:
-            array = numpy_helper.to_array(tensor)
-            if array.nbytes < _SMALLEST_BYTES:
+            if tensor.ByteSize() < _SMALLEST_BYTES:
                 continue
+            array = numpy_helper.to_array(tensor)
             taken[tensor.name] = self._value(array)
             hollow = TensorProto(
                 name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL
@@ -55,7 +55,7 @@ class SharedWeights:
         return taken
 
     def _value(self, array: np.ndarray) -> onnxruntime.OrtValue:
-        key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
+        key = (array.dtype.str, array.shape, hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest())
         with self._lock:
             value = self._values.get(key)
             if value is None:
