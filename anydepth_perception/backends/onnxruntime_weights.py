@@ -55,7 +55,8 @@ class SharedWeights:
         return taken
 
     def _value(self, array: np.ndarray) -> onnxruntime.OrtValue:
-        key = (array.dtype.str, array.shape, hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest())
+        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = (array.dtype.str, array.shape, hashlib.sha256(content.data).digest())
         with self._lock:
             value = self._values.get(key)
             if value is None:
