@@ -61,6 +61,12 @@ def test_a_sample_follows_from_its_position_alone(tmp_path: Path, augmentation: 
             assert torch.equal(a, b)
 
 
+def test_an_image_looks_different_in_every_epoch(tmp_path: Path) -> None:
+    data = images_of(recipe_of(tmp_path, yolo=YoloAugmentation(mosaic=0, mixup=0, plain_epochs=0)))
+    first, second = (next(i for i in range(epoch * COUNT, 25) if data.image_at(i) == 0) for epoch in range(2))
+    assert not torch.equal(data[first][0], data[second][0])
+
+
 def test_a_resumed_run_gets_the_batches_that_an_uninterrupted_one_does(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, detr=DETR)
     straight = [*training_batches(recipe, 0)]
