@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import EncodeError
+
 from anydepth_perception.backends.base import Backend, BackendError, Engine
 from anydepth_perception.backends.engine_cache import EngineCache, EngineKey
 from anydepth_perception.bundle import Bundle, Segment
@@ -74,7 +76,7 @@ def take_engine(
                 return Taken(engine, name, key, None, len(serialized), time.perf_counter() - started)
         serialized = backend.build(bundle.compose_segments(list(segments), outputs, name))
         engine = backend.load(serialized, name)
-    except MemoryError as error:
+    except (MemoryError, EncodeError) as error:  # protobuf says that it cannot encode where it has no memory to copy to
         raise BackendError(f"no memory for the engine {name!r}") from error
     return Taken(engine, name, key, serialized, len(serialized), time.perf_counter() - started)
 

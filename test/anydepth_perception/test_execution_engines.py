@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import EncodeError
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache
@@ -156,11 +157,12 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_detector(
     assert len([record for record in caplog.records if "cache_dir" in record.getMessage()]) == 1
 
 
+@pytest.mark.parametrize("error", [MemoryError, EncodeError])
 def test_no_memory_for_a_graph_is_one_line(
-    execution: str, bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
+    execution: str, bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(*_: object) -> onnx.ModelProto:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(Bundle, "compose_segments", fail)
     with pytest.raises(BackendError, match=r"no memory for the engine '.+'"):
