@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from anydepth_perception.depth.profile import (
     ProfileError,
     RungTimes,
     SingleSegments,
+    Times,
     default_path,
     measure_profile,
 )
@@ -29,6 +30,7 @@ from anydepth_perception.tools.detector_options import add_detector_options, bui
 from anydepth_perception.tools.interrupt import interruptible
 from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart
 
+_TIMES_HEAD = "  min ms   p50 ms   p95 ms   p99 ms"
 _MAX_TAILS = 16
 """More configurations beside the ladder than this are drawn smaller and without their tails."""
 
@@ -82,39 +84,41 @@ def table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
         f"{profile.rounds} rounds; {profile.load_state}",
     ]
     load = profile.load_state.others_cpu_load
-    if load is not None and not profile.load_state.is_idle:
+    if load is not None and profile.is_of_busy_machine:
         lines.append(
-            f"WARNING: other processes took {100 * load:.0f} % of the CPUs meanwhile. These are not the times of an "
-            f"idle machine; measure again when it is."
+            f"WARNING: other processes took {100 * load:.0f} % of the CPUs meanwhile. The shortest times stand for "
+            f"those of an idle machine; measure again when it is."
         )
-    lines += ["", f"host at {profile.image_width}x{profile.image_height:<8}   p50 ms   p95 ms   p99 ms"]
+    lines += ["", f"{f'host at {profile.image_width}x{profile.image_height}':<28} {_TIMES_HEAD}"]
     for name, times in (("resize", profile.preprocess), ("decode", profile.postprocess)):
-        lines.append(f"{name:<20} {times.p50_ms:>8.2f} {times.p95_ms:>8.2f} {times.p99_ms:>8.2f}")
+        lines.append(f"{name:<28} {_shown(times)}")
     return [*lines, *_segment_table(profile, bundle), *_rung_table(profile, ladder, detector)]
 
 
 def _segment_table(profile: Profile, bundle: Bundle) -> list[str]:
     if not profile.segments_measured:
         return []
-    lines = ["", "segment               GFLOPs   p50 ms   p95 ms   p99 ms"]
+    lines = ["", f"{'segment':<20}  GFLOPs {_TIMES_HEAD}"]
     for name, times in profile.segments.items():
-        gflops = bundle.manifest.segments[name].gflops
-        lines.append(f"{name:<20} {gflops:>7.3f} {times.p50_ms:>8.2f} {times.p95_ms:>8.2f} {times.p99_ms:>8.2f}")
+        lines.append(f"{name:<20} {bundle.manifest.segments[name].gflops:>7.3f} {_shown(times)}")
     return lines
+
+
+def _shown(times: Times) -> str:
+    return " ".join(f"{milliseconds:>8.2f}" for milliseconds in astuple(times))
 
 
 def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
     bundle, measured = detector.bundle, profile.segments_measured
     sums = "   sum of segments" if measured else ""
-    lines = ["", f"configuration   GFLOPs   p50 ms   p95 ms   p99 ms{sums}      AP   ladder"]
+    lines = ["", f"{'configuration':<20}  GFLOPs {_TIMES_HEAD}{sums}      AP   ladder"]
     for times in profile.times:
-        rung = times.inference
         predicted = profile.predict(times.config, bundle)
+        error = predicted / profile.idle_ms(times.inference) - 1
         precision = f"{bundle.average_precision(times.config):.3f}" if bundle.has_accuracy else "-"
         lines.append(
-            f"{times.config!s:<14} {bundle.gflops(times.config):>7.3f} {rung.p50_ms:>8.2f} {rung.p95_ms:>8.2f} "
-            f"{rung.p99_ms:>8.2f}"
-            + (f" {predicted:>8.2f} {predicted / rung.p50_ms - 1:>+8.1%}" if measured else "")
+            f"{times.config!s:<20} {bundle.gflops(times.config):>7.3f} {_shown(times.inference)}"
+            + (f" {predicted:>8.2f} {error:>+8.1%}" if measured else "")
             + f" {precision:>7}{' ' if bundle.is_measured(times.config) else '~'}"
             + ("  *" if ladder.find(times.config) else "")
         )
@@ -155,6 +159,7 @@ def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict
 def _rung_report(times: RungTimes, profile: Profile, ladder: Ladder, bundle: Bundle) -> dict[str, Any]:
     return {
         "gflops": round(bundle.gflops(times.config), 4),
+        "inference_ms_min": round(times.inference.min_ms, 4),
         "inference_ms_p50": round(times.inference.p50_ms, 4),
         "inference_ms_p95": round(times.inference.p95_ms, 4),
         "inference_ms_p99": round(times.inference.p99_ms, 4),
@@ -175,7 +180,7 @@ def write_plot(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> 
 
     def point(times: RungTimes, with_tail: bool = True) -> Point:
         return Point(
-            times.inference.p50_ms,
+            profile.idle_ms(times.inference),
             bundle.average_precision(times.config),
             tail_x=times.inference.p95_ms if with_tail else None,
             filled=bundle.is_measured(times.config),
@@ -185,13 +190,14 @@ def write_plot(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> 
     on_ladder = [point(times) for rung in ladder.rungs for times in profile.times if times.config == rung.config]
     others = [times for times in profile.times if ladder.find(times.config) is None]
     few = len(others) <= _MAX_TAILS
+    kind = "shortest" if profile.is_of_busy_machine else "median"
     load = profile.load_state.others_cpu_load
     busy = "" if load is None else f", others' CPU load {100 * load:.0f} %"
     picture = draw_chart(
         f"{bundle.name}: AP over latency",
         f"{facts['cpu_model']}, {facts['backend']} {facts['backend_version']} {facts['precision']}, "
         f"{facts['threads']} threads, {facts['execution']}; {profile.rounds} rounds{busy}",
-        ("inference, ms: median, bar to p95", "AP" if bundle.has_accuracy else "GFLOPs over full (no AP known)"),
+        (f"inference, ms: {kind}, bar to p95", "AP" if bundle.has_accuracy else "GFLOPs over full (no AP known)"),
         [
             Series("other configurations", [point(times, few) for times in others], MUTED, radius=5.0 if few else 3.5),
             Series("ladder", on_ladder, BLUE, joined=True),

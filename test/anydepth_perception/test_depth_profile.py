@@ -7,6 +7,7 @@ import math
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from tiny_bundle import make_tiny_bundle, tiny_manifest, tiny_segments
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.profile import Profile, ProfileError, Times, default_path, measure_profile
+from anydepth_perception.depth.machine import LoadState
+from anydepth_perception.depth.profile import Profile, ProfileError, RungTimes, Times, default_path, measure_profile
 from anydepth_perception.detector import Detector
 
 
@@ -96,13 +98,46 @@ def test_everything_that_differs_is_named(profile: Profile, tmp_path: Path) -> N
 
 
 def test_segments_add_up_to_a_configuration(detector: Detector, profile: Profile) -> None:
-    segments = {name: Times(2.0, 2.0, 2.0) for name in profile.segments}
-    segments["p3.full"] = Times(5.0, 6.0, 7.0)
-    built = Profile(**{**vars(profile), "segments": segments})
+    segments = {name: Times(2.0, 2.0, 2.0, 2.0) for name in profile.segments}
+    segments["p3.full"] = Times(5.0, 5.0, 6.0, 7.0)
+    built = replace(profile, segments=segments, load_state=LoadState())
     assert built.segment_ms["p3.full"] == 5.0
     assert built.predict(DepthConfig.parse("FFEE.FFEE"), detector.bundle) == 9 * 2.0 + 5.0
     full, base = (times.inference.p50_ms for times in reversed(profile.times))
     assert built.segments_over_rungs(detector.bundle) == pytest.approx((23.0 / full + 20.0 / base) / 2)
+
+
+def with_times(profile: Profile, load: float | None) -> Profile:
+    """A profile whose medians are out of order, of base and full, while the shortest times are not."""
+    base, full = (times.config for times in profile.times)
+    return replace(
+        profile,
+        load_state=LoadState(others_cpu_load=load),
+        preprocess=Times(1.0, 2.0, 3.0, 4.0),
+        postprocess=Times(0.5, 5.0, 6.0, 7.0),
+        times=(
+            RungTimes(base, Times(10.0, 50.0, 60.0, 70.0), ()),
+            RungTimes(full, Times(20.0, 40.0, 80.0, 90.0), ()),
+        ),
+        segments={"stem": Times(0.1, 0.2, 0.3, 0.4)},
+    )
+
+
+@pytest.mark.parametrize("load", [0.0, 0.19, None])
+def test_medians_count_where_the_machine_was_not_known_to_be_busy(
+    detector: Detector, profile: Profile, load: float | None
+) -> None:
+    idle = with_times(profile, load)
+    assert [rung.latency_ms for rung in idle.rungs(detector.bundle)] == [50.0, 40.0]
+    assert idle.host_ms == 7.0
+    assert idle.segment_ms == {"stem": 0.2}
+
+
+def test_shortest_times_count_where_others_kept_the_machine_busy(detector: Detector, profile: Profile) -> None:
+    busy = with_times(profile, 0.5)
+    assert [rung.latency_ms for rung in busy.ladder(detector.bundle).rungs] == [10.0, 20.0]
+    assert busy.host_ms == 1.5
+    assert busy.segment_ms == {"stem": 0.1}
 
 
 def change(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -129,6 +164,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (change(*FULL, "p50_ms", value=math.nan), "is nan, expected a number"),
     (change(*FULL, "p50_ms", value=math.inf), "is inf, expected a number"),
     (change(*FULL, "p50_ms", value=10**400), "is a huge number"),
+    (change(*FULL, "min_ms", value=1e6), "expected them ascending"),
     (change(*FULL, "p99_ms", value=1e-6), "expected them ascending"),
     (change(*FULL, "groups_p50_ms", value=1), "groups_p50_ms of FFFF.FFFF is 1"),
     (change(*FULL, "groups_p50_ms", value=[0]), "groups_p50_ms is 0"),
@@ -138,7 +174,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (change("rounds", value=0), "rounds is 0"),
     (change("image_width", value=10**30), "image_width is a huge number"),
     (change("image_height", value=1.5), "image_height is 1.5"),
-    (change("segments", "stem", value={}), "lacks the key 'p50_ms'"),
+    (change("segments", "stem", value={}), "lacks the key 'min_ms'"),
     (change("segments_measured", value="yes"), "segments_measured is 'yes'"),
     (change("load_state", "others_cpu_load", value=2), "others_cpu_load is 2"),
     (change("load_state", "cpu_mhz", value=[]), "cpu_mhz is a list of 0 entries"),

@@ -49,8 +49,7 @@ def test_every_configuration_is_measured(detector: Detector) -> None:
     profile = measure_profile(detector, 3)
     assert tuple(times.config for times in profile.times) == detector.configs
     for times in (*(rung.inference for rung in profile.times), profile.preprocess, profile.postprocess):
-        assert 0 < times.p50_ms <= times.p95_ms <= times.p99_ms
-    assert profile.host_ms == profile.preprocess.p50_ms + profile.postprocess.p50_ms
+        assert 0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms
     assert profile.rounds == 3
     assert profile.covers(detector)
 
@@ -89,7 +88,7 @@ def test_every_segment_is_measured_by_itself(detector: Detector) -> None:
     profile = measure_profile(detector, 3, segments=SingleSegments(bundle, detector.backend))
     assert profile.segments_measured
     assert set(profile.segments) == set(bundle.manifest.segments)
-    assert all(0 < times.p50_ms <= times.p95_ms <= times.p99_ms for times in profile.segments.values())
+    assert all(0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms for times in profile.segments.values())
 
 
 def test_segments_read_what_the_segments_before_them_wrote(detector: Detector) -> None:
@@ -122,7 +121,8 @@ def test_segments_are_in_an_order_in_which_each_finds_its_inputs(detector: Detec
 def test_segments_are_estimated_where_they_were_not_measured(detector: Detector) -> None:
     profile = measure_profile(detector, 3)
     assert not profile.segments_measured
-    assert profile.segments_over_rungs(detector.bundle) == pytest.approx(1.0, abs=0.5)
+    assert set(profile.segments) == set(detector.bundle.manifest.segments)
+    assert all(0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms for times in profile.segments.values())
 
 
 def test_estimated_segments_add_up_where_times_go_with_gflops(detector: Detector) -> None:

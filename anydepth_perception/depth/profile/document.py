@@ -34,8 +34,9 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True)
 class Times:
-    """Median and tails of measured milliseconds, each > 0."""
+    """The shortest of the measured times, their median and their tails; milliseconds, each > 0."""
 
+    min_ms: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -43,7 +44,7 @@ class Times:
 
 @dataclass(frozen=True)
 class RungTimes:
-    """Inference time of one configuration; `group_ms_p50` are medians of its groups, those of `Detector.groups`."""
+    """Inference time of one configuration; `group_ms_p50` are medians of the parts in `Detector.groups`."""
 
     config: DepthConfig
     inference: Times
@@ -53,6 +54,10 @@ class RungTimes:
 @dataclass(frozen=True)
 class Profile:
     """Times measured on one machine, and the fingerprint of what was measured there.
+
+    A profile stands for an idle machine, against which slowdowns are told. Its times are therefore medians where the
+    machine was idle, and the shortest ones where others kept it busy: of few rounds, medians would then say more about
+    the others, up to a base-net that looks slower than the super-net.
 
     Attributes:
         fingerprint: what the times depend on, in words.
@@ -79,31 +84,43 @@ class Profile:
     segments_measured: bool
 
     @property
+    def is_of_busy_machine(self) -> bool:
+        """Whether others are known to have kept the machine busy, so that the shortest times count."""
+        return self.load_state.others_cpu_load is not None and not self.load_state.is_idle
+
+    def idle_ms(self, times: Times) -> float:
+        """What `times` tell of an idle machine, milliseconds."""
+        return times.min_ms if self.is_of_busy_machine else times.p50_ms
+
+    @property
     def host_ms(self) -> float:
-        """Median of pre- and of post-processing, milliseconds."""
-        return self.preprocess.p50_ms + self.postprocess.p50_ms
+        """Pre- and post-processing, milliseconds."""
+        return self.idle_ms(self.preprocess) + self.idle_ms(self.postprocess)
 
     @property
     def segment_ms(self) -> Mapping[str, float]:
-        """Median milliseconds of each segment, by its name in the manifest."""
-        return {name: times.p50_ms for name, times in self.segments.items()}
+        """Milliseconds of each segment, by its name in the manifest."""
+        return {name: self.idle_ms(times) for name, times in self.segments.items()}
 
     def predict(self, config: DepthConfig, bundle: Bundle) -> float:
-        """Inference time of any configuration as the sum of its segments' medians, milliseconds.
+        """Inference time of any configuration as the sum of its segments, milliseconds.
 
         Raises:
             DepthConfigError: the bundle has no such decoder exit.
         """
-        return math.fsum(self.segments[name].p50_ms for name in bundle.manifest.segment_names(config))
+        return math.fsum(self.idle_ms(self.segments[name]) for name in bundle.manifest.segment_names(config))
 
     def segments_over_rungs(self, bundle: Bundle) -> float:
         """Sum of segments over measured time: median over the profiled configurations."""
-        return statistics.median(self.predict(times.config, bundle) / times.inference.p50_ms for times in self.times)
+        return statistics.median(
+            self.predict(times.config, bundle) / self.idle_ms(times.inference) for times in self.times
+        )
 
     def rungs(self, bundle: Bundle) -> list[Rung]:
         """All profiled configurations with their AP in `bundle`."""
         return [
-            Rung(times.config, times.inference.p50_ms, bundle.average_precision(times.config)) for times in self.times
+            Rung(times.config, self.idle_ms(times.inference), bundle.average_precision(times.config))
+            for times in self.times
         ]
 
     def ladder(self, bundle: Bundle) -> Ladder:
@@ -255,9 +272,9 @@ def _clock(entry: dict[str, Any], key: str) -> float | None:
 
 
 def _times(entry: dict[str, Any], place: str) -> Times:
-    values = [_positive(entry[key], f"{key} of {place}") for key in ("p50_ms", "p95_ms", "p99_ms")]
+    values = [_positive(entry[key], f"{key} of {place}") for key in ("min_ms", "p50_ms", "p95_ms", "p99_ms")]
     if values != sorted(values):
-        raise ValueError(f"times of {_shown(place)} are {values}, expected them ascending from p50_ms to p99_ms")
+        raise ValueError(f"times of {_shown(place)} are {values}, expected them ascending from min_ms to p99_ms")
     return Times(*values)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import cv2
 import numpy as np
 
-from anydepth_perception.aisle import AisleScene
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.machine import LoadWatch
 from anydepth_perception.depth.profile.document import Profile, ProfileError, RungTimes, Times
@@ -135,8 +134,12 @@ def _round(
 
 
 def _estimated_segments(detector: Detector, times: Sequence[RungTimes]) -> dict[str, Times]:
-    rungs = [(rung.config, rung.inference.p50_ms) for rung in times]
-    return {name: Times(ms, ms, ms) for name, ms in estimate_segments(detector.bundle, rungs).items()}
+    configs = [rung.config for rung in times]
+    by_kind = [
+        estimate_segments(detector.bundle, list(zip(configs, milliseconds, strict=True)))
+        for milliseconds in zip(*(astuple(rung.inference) for rung in times), strict=True)
+    ]
+    return {name: Times(*(estimates[name] for estimates in by_kind)) for name in by_kind[0]}
 
 
 def _rung_times(config: DepthConfig, results: Sequence[DetectionResult]) -> RungTimes:
@@ -145,9 +148,11 @@ def _rung_times(config: DepthConfig, results: Sequence[DetectionResult]) -> Rung
 
 
 def _times(milliseconds: Sequence[float]) -> Times:
-    return Times(*np.percentile(milliseconds, (50, 95, 99)).tolist())
+    return Times(*np.percentile(milliseconds, (0, 50, 95, 99)).tolist())
 
 
 def _sample_image(width: int, height: int) -> np.ndarray:
     """A picture with objects in it, uint8 [height, width, 3] RGB: post-processing takes longer where there are some."""
+    from anydepth_perception.aisle import AisleScene  # not needed at a start that finds its profile
+
     return cv2.resize(AisleScene(0, 640, 480).render(0.0).image, (width, height))
