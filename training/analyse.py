@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.bundle import Bundle, BundleError
+from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs
 from anydepth_perception.preprocess import Preprocessor
 from training.analysis import plots, tables
 from training.analysis.cka import boundary_cka
@@ -150,6 +151,19 @@ def analyse_samples(weights: Weights, images: EvaluationImages, output: Path, *,
     plots.sample_sheet(samples, list(configs), output / "samples.png")
 
 
+def bundle_depths(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """Cost and AP of every configuration of a bundle by its accuracy table, as `plots.depth_scatter` takes them."""
+    return {
+        str(config): {
+            "depth": str(config),
+            "gflops": bundle.gflops(config),
+            "AP": bundle.average_precision(config),
+            "measured": bundle.is_measured(config),
+        }
+        for config in all_configs(bundle.num_exits)
+    }
+
+
 def parse_depth(weights: Weights, text: str) -> DepthConfig:
     """A configuration of a network by its text; `base` is that of the network itself.
 
@@ -185,13 +199,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.analysis == "depths":
-            named = json.loads(options.metrics.read_text(encoding="utf-8"))
+            if options.metrics.is_dir():
+                named = bundle_depths(Bundle.load(options.metrics))
+            else:
+                named = json.loads(options.metrics.read_text(encoding="utf-8"))
             plots.depth_scatter(named, options.output / "depths.png", options.title or options.metrics.stem)
         elif options.analysis == "curves":
             plots.training_curves(_labelled(options.runs, by_folder=True), options.output / "curves.png")
         else:
             _analyse(options)
-    except (OSError, RecipeError, ValueError, KeyError) as error:
+    except (BundleError, OSError, RecipeError, ValueError, KeyError) as error:
         reason = f"{options.metrics} lacks {error}" if isinstance(error, KeyError) else error
         print(f"error: {reason}", file=sys.stderr)
         return 1
@@ -258,8 +275,8 @@ def _parser() -> argparse.ArgumentParser:
             analysis.add_argument("--depth", default="full", help="configurations, by commas (default: full)")
         if name in ("errors", "exits"):
             analysis.add_argument("--score-threshold", type=float, default=SCORE_THRESHOLD, help="(default: 0.5)")
-    depths = analyses.add_parser("depths", help="AP over GFLOPs, from the JSON of training.evaluate")
-    depths.add_argument("metrics", type=Path, metavar="FILE")
+    depths = analyses.add_parser("depths", help="AP over GFLOPs of every configuration")
+    depths.add_argument("metrics", type=Path, metavar="FILE", help="JSON of training.evaluate, or a bundle folder")
     depths.add_argument("--title")
     curves = analyses.add_parser("curves", help="training curves, from folders of training.train")
     curves.add_argument("runs", nargs="+", metavar="[LABEL=]FOLDER")

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_bundle import FULL_AP
 
 from anydepth_perception.aisle import CLASS_NAMES
-from training.analyse import main
+from anydepth_perception.bundle import Bundle
+from training.analyse import bundle_depths, main
 from training.analysis.plots import pareto, read_csv, smooth
 from training.recipe import Recipe
 from training.weights import save_weights
@@ -103,6 +105,14 @@ def test_depths_are_drawn_from_the_json_of_the_evaluation(tmp_path: Path) -> Non
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     assert main(["depths", str(tmp_path / "metrics.json"), "--output", str(tmp_path)]) == 0
     assert is_picture(tmp_path / "depths.png")
+
+
+def test_depths_are_drawn_from_the_table_of_a_bundle(tiny_bundle_path: Path, tmp_path: Path) -> None:
+    assert main(["depths", str(tiny_bundle_path), "--output", str(tmp_path)]) == 0
+    assert is_picture(tmp_path / "depths.png")
+    depths = bundle_depths(Bundle.load(tiny_bundle_path))
+    assert len(depths) == 256
+    assert depths["FFFF.FFFF"]["AP"] == FULL_AP
 
 
 def test_json_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

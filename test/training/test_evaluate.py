@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import multiprocessing
 
 from anydepth_perception.detector import Detections
+from training.data.aisle import write_coco
 from training.distributed import Processes, join_processes, leave_processes
 from training.evaluate import main, model_results, parse_depths
 from training.evaluation.coco import (
@@ -32,6 +33,8 @@ from training.evaluation.coco import (
 from training.evaluation.images import AisleImages, CocoImages, EvaluationDataError, Truth
 from training.models.build import build_model
 from training.recipe import Recipe
+
+MODELS = Path(__file__).parents[2] / "models"
 
 CLASS_NAMES = ("person", "crate", "cone")
 
@@ -226,6 +229,36 @@ def test_static_network_has_one_configuration_among_all() -> None:
 
 def test_network_with_two_stages_to_skip_has_four() -> None:
     assert len(parse_depths("all,base", None, build_model("yolo-n", 3))) == 2**2 + 1
+
+
+def test_weights_and_bundle_have_the_same_figures_on_rendered_and_on_written_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = write_coco("val", tmp_path, 2)
+    written = ["--coco", str(annotations), "--images", str(tmp_path / "val")]
+    in_torch = ["--weights", str(MODELS / "aisle-yolo-t.safetensors"), "--device", "cpu", "--batch-size", "2"]
+    in_bundle = ["--bundle", str(MODELS / "aisle-yolo-t.anydepth")]
+    figures = []
+    for source in (in_torch + written, in_bundle + written, [*in_bundle, "--split", "val", "--count", "2"]):
+        output, table = tmp_path / "metrics.json", tmp_path / "metrics.md"
+        capsys.readouterr()
+        files = ["--output", str(output), "--markdown", str(table)]
+        assert main([*source, *files, "--depth", "base,EFEF.FEFE", "--json"]) == 0
+        figures.append(json.loads(output.read_text()))
+        assert json.loads(capsys.readouterr().out.splitlines()[-1]) == figures[-1]
+        assert "| EFEF.FEFE | EFEF.FEFE |" in table.read_text()
+    assert figures[1]["base"]["AP"] > 0.2
+    assert figures[1] == figures[2]
+    for name, metrics in figures[0].items():
+        assert metrics["gflops"] == pytest.approx(figures[1][name]["gflops"], rel=1e-3)
+        assert [metrics[key] for key in METRICS] == pytest.approx([figures[1][name][key] for key in METRICS], abs=5e-3)
+
+
+def test_network_of_other_classes_needs_its_own_images(
+    tiny_bundle_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--bundle", str(tiny_bundle_path)]) == 1
+    assert "the network knows person, crate, cone; aisle scenes have person," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
