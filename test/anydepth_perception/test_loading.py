@@ -192,6 +192,13 @@ def test_next_model_is_on_the_next_backend_and_remembers_why(settings, tensorrt)
         load_next_model(second, "out of memory", settings, lambda text: None)
 
 
+def test_profile_that_was_named_for_the_failing_backend_does_not_keep_the_next_one_out(settings, tensorrt):
+    tensorrt("", BackendError("never raised"))
+    first = load_model(settings, lambda text: None)
+    settings = settings.updated({"profile": "/nowhere/of-tensorrt.json"}, configured=False)
+    assert load_next_model(first, "the GPU is gone", settings, lambda text: None).backend.startswith("onnxruntime")
+
+
 def test_backend_that_was_asked_for_by_name_has_no_next_one(settings, tensorrt):
     tensorrt("", BackendError("never raised"))
     settings = settings.updated({"backend": "tensorrt"}, configured=False)

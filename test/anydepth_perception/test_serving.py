@@ -239,6 +239,9 @@ def test_one_threshold_goes_to_the_detector_as_a_number_and_those_of_classes_as_
     bench.serve()
     assert bench.detector.thresholds[0] == 0.3
     assert bench.detector.thresholds[1].tolist() == [0.2, 0.8]
+    bench.change(score_threshold=0.6)
+    bench.serve()
+    assert bench.detector.thresholds[2].tolist() == [0.6, 0.8]
 
 
 def test_backend_that_fails_on_frames_in_a_row_is_replaced_and_the_next_frame_served(bench):
