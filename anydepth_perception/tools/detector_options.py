@@ -8,27 +8,43 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from anydepth_perception.backends import BACKENDS, create_backend
+from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECISIONS, create_backend
+from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detector import Detector
-from anydepth_perception.execution import EXECUTIONS, WHOLE
+from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, DecisionPointError
 
 DEFAULT_MODEL = "aisle-yolo-t"
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--model`, `--backend`, `--threads`, `--execution`, `--rungs` and `--image-size`."""
+    """Adds the options that `build_detector` reads, and `--image-size`."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="inference backend (default: %(default)s)")
     parser.add_argument(
         "--threads", type=whole_number(0), default=0, help="CPU threads per engine, 0 for all physical cores"
     )
     parser.add_argument(
+        "--precision", default="auto", choices=PRECISIONS, help="arithmetic of the engines (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workspace-mib",
+        type=whole_number(1),
+        default=DEFAULT_WORKSPACE_MIB,
+        help="most memory that TensorRT may use as workspace of an engine (default: %(default)s)",
+    )
+    parser.add_argument(
         "--execution",
         default=WHOLE,
         choices=EXECUTIONS,
         help="one engine per configuration, or engines between decision points (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--decision-points",
+        nargs="+",
+        metavar="ENTRY",
+        help=f"for {STAGED}: pipeline entries before which to decide; the default ones otherwise",
     )
     parser.add_argument(
         "--rungs", type=whole_number(2), default=8, help="configurations to compile (default: %(default)s)"
@@ -42,16 +58,36 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_detector(options: argparse.Namespace) -> Detector:
+def build_detector(options: argparse.Namespace, cache: EngineCache | None = None) -> Detector:
     """The detector that the options ask for, with the engines of the default configurations, warmed up.
+
+    Args:
+        options: as `add_detector_options` has them.
+        cache: where engines are looked for and kept; None builds all.
 
     Raises:
         BundleError: the bundle is not found or not valid.
-        BackendError: the backend is not available or refuses a graph.
+        BackendError: the backend is not available, refuses a graph, or an engine is wrong.
+        DecisionPointError: a decision point does not exist, two are too far apart, or whole execution is to have some.
     """
+    if options.decision_points and options.execution == WHOLE:
+        raise DecisionPointError(f"--decision-points is for {STAGED}: {WHOLE} execution decides once per frame")
     bundle = Bundle.load(find_bundle(options.model))
-    backend = create_backend(options.backend, threads=options.threads)
-    detector = Detector(bundle, backend, configs=default_configs(bundle, options.rungs), execution=options.execution)
+    backend = create_backend(
+        options.backend,
+        threads=options.threads,
+        precision=options.precision,
+        workspace_mib=options.workspace_mib,
+        timing_cache=None if cache is None else cache.folder / TIMING_CACHE_FILE,
+    )
+    detector = Detector(
+        bundle,
+        backend,
+        configs=default_configs(bundle, options.rungs),
+        execution=options.execution,
+        decision_points=options.decision_points,
+        cache=cache,
+    )
     detector.warm_up()
     return detector
 

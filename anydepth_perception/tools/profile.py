@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 
 from anydepth_perception.backends import BackendError
+from anydepth_perception.backends.engine_cache import EngineCache, default_folder
 from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.depth.config import all_configs
 from anydepth_perception.depth.ladder import Ladder
@@ -26,6 +27,7 @@ from anydepth_perception.depth.profile import (
     measure_profile,
 )
 from anydepth_perception.detector import Detector
+from anydepth_perception.execution import DecisionPointError
 from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
 from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     try:
-        detector = build_detector(options)
+        detector = build_detector(options, EngineCache(options.cache_dir))
         bundle = detector.bundle
         if options.all_configurations:
             _ensure_all(detector)
@@ -64,7 +66,7 @@ def _run(options: argparse.Namespace) -> None:
         ladder = profile.ladder(bundle)
         plot = options.plot or path.with_suffix(".png")
         write_plot(profile, ladder, bundle, plot)
-    except (BundleError, BackendError, ProfileError) as error:
+    except (BundleError, BackendError, DecisionPointError, ProfileError) as error:
         fail(error)
     print("\n".join(table(profile, ladder, detector)))
     print(f"profile saved to {path}")
@@ -234,6 +236,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="whether to measure every segment by itself too (default: yes)",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=lambda text: Path(text).expanduser(),
+        default=default_folder(),
+        help="folder of engines, as the node's parameter cache_dir (default: %(default)s)",
     )
     parser.add_argument("--repeats", type=whole_number(3), default=30, help="rounds (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file to write (default: the user's cache folder)")

@@ -12,6 +12,12 @@ from anydepth_perception.depth.machine import LoadState
 from anydepth_perception.tools import profile
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "anydepth_perception"
+
+
 def run(bundle: Path, output: Path, *further: str) -> None:
     profile.main(["--model", str(bundle), "--rungs", "3", "--repeats", "3", "--output", str(output), *further])
 
@@ -105,13 +111,42 @@ def test_busy_machine_is_warned_about(
 
 
 def test_default_place_is_the_users_cache(
-    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("anydepth_perception.depth.profile.identity.power_mode", lambda: "unknown")
     profile.main(["--model", str(tiny_bundle_path), "--rungs", "2", "--repeats", "3", "--threads", "1"])
     expected = [f"tiny-onnxruntime-float32-1-whole.{kind}" for kind in ("json", "png")]
-    assert sorted(file.name for file in tmp_path.rglob("*.*")) == expected
+    assert sorted(file.name for file in (cache / "profiles").iterdir()) == expected
+
+
+def test_engines_of_the_configurations_are_kept_for_the_node(tiny_bundle_path: Path, tmp_path: Path) -> None:
+    run(tiny_bundle_path, tmp_path / "profile.json", "--cache-dir", str(tmp_path / "engines"))
+    assert len(list((tmp_path / "engines").glob("*.engine"))) == 3
+
+
+def test_decision_points_are_those_asked_for(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = ["--execution", "staged", "--decision-points", "p4", "fpn_p3"]
+    run(tiny_bundle_path, tmp_path / "profile.json", *points)
+    assert "staged before p4, fpn_p3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("further", "reason"),
+    [
+        (["--decision-points", "p4"], "--decision-points is for staged"),
+        (["--execution", "staged", "--decision-points", "p9"], "decision point 'p9' is not one of"),
+        (["--backend", "onnxruntime", "--precision", "float16"], "precision float16 is TensorRT's"),
+    ],
+)
+def test_options_that_do_not_fit_end_the_tool_with_one_line(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], further: list[str], reason: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(tiny_bundle_path, tmp_path / "profile.json", *further)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {reason}")
 
 
 def test_missing_bundle_ends_the_tool_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
