@@ -15,7 +15,15 @@ from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.execution import EXECUTIONS, WHOLE, Execution, create_execution
+from anydepth_perception.execution import (
+    EXECUTIONS,
+    STAGED,
+    WHOLE,
+    Checked,
+    EngineReady,
+    Execution,
+    create_execution,
+)
 
 
 class Counting(OnnxRuntimeBackend):
@@ -132,6 +140,19 @@ def test_an_entry_that_the_library_refuses_is_built_again(
     assert "cannot be used, the engine is built again" in caplog.text
     prepare(WHOLE, bundle, folder, again := Counting())
     assert again.built == 0
+
+
+def test_only_what_is_missing_is_built_and_checked(bundle: Bundle, folder: Path) -> None:
+    prepare(STAGED, bundle, folder)
+    entries = sorted(folder.glob("*.engine"))
+    entries[0].unlink()
+    events: list[EngineReady | Checked] = []
+    create_execution(STAGED, bundle, Counting(), cache=EngineCache(folder), progress=events.append)
+    engines = [event for event in events if isinstance(event, EngineReady)]
+    checks = [event for event in events if isinstance(event, Checked)]
+    assert [event.cached for event in engines].count(False) == 1
+    assert len(checks) == 1
+    assert sorted(folder.glob("*.engine")) == entries
 
 
 def test_another_device_has_engines_of_its_own(

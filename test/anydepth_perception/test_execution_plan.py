@@ -8,7 +8,14 @@ import pytest
 
 from anydepth_perception.bundle import Bundle, Manifest
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.execution.plan import DecisionPointError, default_decision_points, make_plan, split
+from anydepth_perception.execution.plan import (
+    DecisionPointError,
+    Plan,
+    covering_configs,
+    default_decision_points,
+    make_plan,
+    split,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +74,42 @@ def test_lives_follow_from_what_reads_each_tensor(manifest: Manifest) -> None:
         "boxes": (3, 4),
         "logits": (3, 4),
     }
+
+
+def run_by(plan: Plan, configs: list[DepthConfig]) -> set[str]:
+    """Names of the variants that the configurations run."""
+    return {
+        variant.name
+        for config in configs
+        for group, variants in zip(plan.groups, plan.variants, strict=True)
+        for variant in variants
+        if variant.choice == group.choice(config)
+    }
+
+
+def test_covering_configurations_run_every_variant(tiny_bundle_path: Path) -> None:
+    bundle = Bundle.load(tiny_bundle_path)
+    plan = make_plan(bundle.manifest, default_decision_points(bundle.manifest))
+    names = {variant.name for variants in plan.variants for variant in variants}
+    configs = covering_configs(plan, bundle, names)
+    assert run_by(plan, configs) == names
+    assert len(configs) == max(len(variants) for variants in plan.variants)
+
+
+def test_preferred_configurations_are_taken_where_they_help(tiny_bundle_path: Path) -> None:
+    bundle = Bundle.load(tiny_bundle_path)
+    plan = make_plan(bundle.manifest, default_decision_points(bundle.manifest))
+    full, most = bundle.full, DepthConfig.parse("FFFF.FFEE")
+    last = {plan.variants[2][-1].name}  # both stages of the bottom-up path full
+    assert covering_configs(plan, bundle, last, [most, full, bundle.base]) == [full]
+    assert covering_configs(plan, bundle, set(), [full]) == []
+
+
+def test_one_variant_is_covered_by_one_configuration(tiny_bundle_path: Path) -> None:
+    bundle = Bundle.load(tiny_bundle_path)
+    plan = make_plan(bundle.manifest, default_decision_points(bundle.manifest))
+    for variants in plan.variants:
+        for variant in variants:
+            configs = covering_configs(plan, bundle, {variant.name})
+            assert len(configs) == 1
+            assert variant.name in run_by(plan, configs)
