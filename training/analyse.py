@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anydepth_perception.bundle import Bundle, BundleError
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs
+from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs, base_exit
 from anydepth_perception.preprocess import Preprocessor
 from training.analysis import plots, tables
 from training.analysis.cka import boundary_cka
@@ -151,6 +151,57 @@ def analyse_samples(weights: Weights, images: EvaluationImages, output: Path, *,
     plots.sample_sheet(samples, list(configs), output / "samples.png")
 
 
+def analyse_depths(named: Mapping[str, Mapping[str, Any]], num_exits: int, output: Path, title: str) -> dict[str, Any]:
+    """The Pareto ladder of configurations, and the worst of them; writes depths.json, .md and .png.
+
+    Args:
+        named: by name `depth`, `gflops` and `AP`, as `training.evaluate` writes them, base and full among them.
+        num_exits: of the detector.
+        output: folder.
+        title: of the plot.
+
+    Raises:
+        ValueError: full or base is missing.
+    """
+    entries = {entry["depth"]: entry for entry in named.values()}
+    ends = {"full": str(DepthConfig.full(num_exits)), "base": str(DepthConfig.base(num_exits))}
+    for name, depth in ends.items():
+        if depth not in entries:
+            raise ValueError(f"{name} ({depth}) is not among the {len(entries)} configurations; evaluate it too")
+    plots.depth_scatter(named, output / "depths.png", title)
+    depths = list(entries)
+    front = plots.pareto([(entries[depth]["gflops"], entries[depth]["AP"]) for depth in depths])
+    # Exits before that of the base-net are cheaper than it by design; the bar is about mixtures of paths.
+    mixtures = [depth for depth in depths if DepthConfig.parse(depth, num_exits).exit in _late_exits(num_exits)]
+    lowest = min(mixtures, key=lambda depth: entries[depth]["AP"])
+    document = {
+        "configurations": len(entries),
+        **{name: _point(entries[depth]) for name, depth in ends.items()},
+        "lowest_mixture": _point(entries[lowest]),
+        "lowest_below_base": entries[ends["base"]]["AP"] - entries[lowest]["AP"],
+        "ladder": [_point(entries[depths[index]]) for index in front],
+    }
+    rows = [("full", ends["full"]), ("base", ends["base"]), ("lowest mixture", lowest)]
+    rows += [("ladder", depths[index]) for index in front]
+    table = tables.table(
+        ["", "configuration", "GFLOPs", "AP"],
+        [
+            [label, depth, f"{entries[depth]['gflops']:.3f}", f"{100 * entries[depth]['AP']:.1f}"]
+            for label, depth in rows
+        ],
+    )
+    return _write(output / "depths", document, table)
+
+
+def _late_exits(num_exits: int) -> tuple[int | None, ...]:
+    first = base_exit(num_exits)
+    return (None,) if first is None else tuple(range(first, num_exits + 1))
+
+
+def _point(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in ("depth", "gflops", "AP")}
+
+
 def bundle_depths(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Cost and AP of every configuration of a bundle by its accuracy table, as `plots.depth_scatter` takes them."""
     return {
@@ -203,7 +254,8 @@ def main(arguments: list[str] | None = None) -> int:
                 named = bundle_depths(Bundle.load(options.metrics))
             else:
                 named = json.loads(options.metrics.read_text(encoding="utf-8"))
-            plots.depth_scatter(named, options.output / "depths.png", options.title or options.metrics.stem)
+            num_exits = max(plots.exit_of(entry["depth"]) for entry in named.values())
+            analyse_depths(named, num_exits, options.output, options.title or options.metrics.stem)
         elif options.analysis == "curves":
             plots.training_curves(_labelled(options.runs, by_folder=True), options.output / "curves.png")
         else:

@@ -99,17 +99,30 @@ def test_one_label_for_two_files_is_refused(yolo: str, tmp_path: Path, capsys: p
 def test_depths_are_drawn_from_the_json_of_the_evaluation(tmp_path: Path) -> None:
     metrics = {
         f"{paths}.d{index}": {"depth": f"{paths}.d{index}", "gflops": cost + index, "AP": 0.1 * index + cost / 100}
-        for paths, cost in (("FFFF.FFFF", 4.0), ("FFEE.FFEE", 3.0), ("EEEE.EEEE", 2.0))
+        for paths, cost in (("FFFF.FFFF", 4.0), ("FFEE.FFEE", 1.0), ("EEEE.EEEE", 2.0))
         for index in (1, 2, 3)
     }
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     assert main(["depths", str(tmp_path / "metrics.json"), "--output", str(tmp_path)]) == 0
     assert is_picture(tmp_path / "depths.png")
+    document = json.loads((tmp_path / "depths.json").read_text())
+    assert [point["depth"] for point in document["ladder"]] == [
+        *(f"FFEE.FFEE.d{index}" for index in (1, 2, 3)),
+        *("EEEE.EEEE.d3", "FFFF.FFFF.d3"),
+    ]
+    assert document["lowest_mixture"]["depth"] == "FFEE.FFEE.d2", "d1 is cheaper than the base-net by its exit"
+    assert document["lowest_below_base"] == pytest.approx(0.01)
+    assert "| lowest mixture | FFEE.FFEE.d2 | 3.000 | 21.0 |" in (tmp_path / "depths.md").read_text()
+
+
+def test_ladder_without_its_ends_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.json").write_text('{"base": {"depth": "EEEE.EEEE", "gflops": 1, "AP": 0.3}}')
+    assert main(["depths", str(tmp_path / "metrics.json"), "--output", str(tmp_path)]) == 1
+    assert "full (FFFF.FFFF) is not among the 1 configurations" in capsys.readouterr().err
 
 
 def test_depths_are_drawn_from_the_table_of_a_bundle(tiny_bundle_path: Path, tmp_path: Path) -> None:
     assert main(["depths", str(tiny_bundle_path), "--output", str(tmp_path)]) == 0
-    assert is_picture(tmp_path / "depths.png")
     depths = bundle_depths(Bundle.load(tiny_bundle_path))
     assert len(depths) == 256
     assert depths["FFFF.FFFF"]["AP"] == FULL_AP

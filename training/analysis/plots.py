@@ -82,11 +82,11 @@ def depth_scatter(configurations: Mapping[str, Mapping[str, Any]], path: Path, t
     """
     entries = list({entry["depth"]: entry for entry in configurations.values()}.values())
     figure, (axis,) = figure_of(8, 5)
-    exits = sorted({_exit(entry["depth"]) for entry in entries})
+    exits = sorted({exit_of(entry["depth"]) for entry in entries})
     for number, exit_index in enumerate(exits):
         for measured in (True, False):
             chosen = [
-                e for e in entries if _exit(e["depth"]) == exit_index and bool(e.get("measured", True)) == measured
+                e for e in entries if exit_of(e["depth"]) == exit_index and bool(e.get("measured", True)) == measured
             ]
             if chosen:
                 axis.scatter(
@@ -144,7 +144,8 @@ def _label(axis: Axes, text: str, cost: float, value: float, *, above: bool) -> 
     )
 
 
-def _exit(depth: str) -> int:
+def exit_of(depth: str) -> int:
+    """The decoder exit that a configuration's text names; 0 where it names none."""
     return int(depth.partition(".d")[2] or 0)
 
 
