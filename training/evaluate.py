@@ -294,7 +294,7 @@ def _evaluate(options: argparse.Namespace, processes: Processes) -> tuple[str, d
             bundle, configs, images, precision=options.precision, processes=processes, progress=progress
         )
         gflops = {str(config): bundle.gflops(config) for config in configs}
-        source = f"{options.bundle} in {options.precision}"
+        source = f"{options.bundle} in {bundle.manifest.provenance.get('precision', options.precision)}"
     else:
         weights = load_weights(options.weights)
         model = weights.model.to(processes.device)
