@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.depth.config import DepthConfig
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from training.data.batches import training_batches
+from training.data.batches import training_batches, training_data
 from training.distributed import (
     ALONE,
     Processes,
@@ -27,7 +27,9 @@ from training.distributed import (
     synchronize_batch_norms,
 )
 from training.ema import ModelEma
-from training.evaluate import evaluate_model
+from training.evaluate import model_results
+from training.evaluation.coco import metrics_by_depth
+from training.evaluation.images import AisleImages, CocoImages, EvaluationImages
 from training.losses.assigner import TaskAlignedAssigner
 from training.losses.detr import DetrLoss
 from training.losses.targets import Targets
@@ -61,6 +63,20 @@ def objective_of(recipe: Recipe) -> Objective:
     )
 
 
+def validation_images(recipe: Recipe, class_names: Sequence[str]) -> EvaluationImages | None:
+    """What a run validates on: aisle scenes, or the `coco` entry's validation set; None where it has none.
+
+    Raises:
+        EvaluationDataError: the annotations cannot be used.
+    """
+    if recipe.coco is None:
+        return AisleImages("val", recipe.validation_images)
+    if not recipe.coco.validation_annotations:
+        return None
+    annotations, folder = Path(recipe.coco.validation_annotations), Path(recipe.coco.validation_folder)
+    return CocoImages(annotations, folder, class_names, recipe.validation_images)
+
+
 class Trainer:
     """One training run: model, its moving average, optimizer, and the iteration reached.
 
@@ -69,6 +85,8 @@ class Trainer:
         folder: where the run writes.
         processes: our place among the processes of the run.
         iteration: optimizer steps taken.
+        data: what it trains on.
+        validation: what it validates on; None = it does not.
         model: the network itself.
         network: the same, behind data-parallel training where there are several processes.
         ema: its moving average.
@@ -90,7 +108,9 @@ class Trainer:
         self.folder = folder
         self.processes = processes
         self.iteration = 0
-        self.model = recipe.build_model(len(CLASS_NAMES))
+        self.data = training_data(recipe)
+        self.validation = validation_images(recipe, self.data.class_names)
+        self.model = recipe.build_model(len(self.data.class_names))
         if recipe.sync_norms:
             synchronize_batch_norms(self.model)
         self.model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -225,9 +245,11 @@ class Trainer:
         self.iteration = state["iteration"]
 
     def validate(self) -> dict[str, float]:
-        """AP and AP50 of super-net and base-net, moving-average weights, on the first validation images."""
+        """AP and AP50 of super-net and base-net, moving-average weights, on the images of `validation`."""
         configs = list(dict.fromkeys((self.model.full_config(), self.model.base_config())))
-        metrics = evaluate_model(self.ema.model, configs, "val", self.recipe.validation_images, self.recipe)
+        assert self.validation is not None
+        results = model_results(self.ema.model, configs, self.validation, self.recipe)
+        metrics = metrics_by_depth(results, self.validation.class_names)
         return {
             f"{name}_{key}": metrics[str(config)][key]
             for name, config in zip(("super", "base"), configs, strict=False)
@@ -245,7 +267,7 @@ class Trainer:
         with tqdm(
             total=recipe.iterations, initial=self.iteration, unit="step", dynamic_ncols=True, disable=not first
         ) as progress:
-            for images, targets in training_batches(recipe, self.iteration, self.processes):
+            for images, targets in training_batches(recipe, self.iteration, self.processes, self.data):
                 device = self.processes.device
                 log = self.step(images.to(device, non_blocking=True), targets.to(device))
                 progress.update()
@@ -256,12 +278,13 @@ class Trainer:
                 last = self.iteration == recipe.iterations
                 if last or self.iteration % recipe.checkpoint_every == 0:
                     self._save(last, progress)
-                if last or self.iteration % recipe.validate_every == 0:
+                if self.validation is not None and (last or self.iteration % recipe.validate_every == 0):
                     metrics = self.validate()
                     append_row(self.folder / "validation.csv", {"iteration": self.iteration, **metrics})
                     progress.write(f"iteration {self.iteration}: {json.dumps(metrics)}")
         if first:
-            save_weights(self.ema.model, self.folder / "model.safetensors", recipe, CLASS_NAMES, self.iteration)
+            path = self.folder / "model.safetensors"
+            save_weights(self.ema.model, path, recipe, self.data.class_names, self.iteration)
 
     def _save(self, last: bool, progress: tqdm[Any]) -> None:
         try:
@@ -296,6 +319,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
         processes = join_processes(options.device)
         trainer = Trainer(recipe, options.output, processes)
+        if processes.first:
+            print(f"training on {trainer.data.description}", flush=True)
         if trainer.checkpoint_path.exists():
             trainer.restore(load_checkpoint(trainer.checkpoint_path))
             if processes.first:

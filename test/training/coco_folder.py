@@ -12,7 +12,7 @@ import numpy as np
 
 def box(image: int, xywh: list[float], category: int = 1, **more: Any) -> dict[str, Any]:
     """An annotation."""
-    return {"image_id": image, "category_id": category, "bbox": xywh, **more}
+    return {"image_id": image, "category_id": category, "bbox": xywh, "area": xywh[2] * xywh[3], **more}
 
 
 def write_folder(

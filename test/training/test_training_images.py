@@ -17,6 +17,8 @@ from training.data.images import SampleError, TrainingImages
 from training.data.settings import CocoSettings, DetrAugmentation, YoloAugmentation
 from training.distributed import Processes
 from training.recipe import Recipe, RecipeError, load_recipe
+from training.train import main
+from training.weights import load_weights
 
 COUNT = 5
 YOLO = YoloAugmentation(plain_epochs=1)
@@ -27,7 +29,7 @@ def recipe_of(folder: Path, **coco: Any) -> Recipe:
     """A run of 8 batches of 4 over 5 images: 6.4 epochs."""
     annotations = [box(11 + index, [2 + index, 3, 20, 15], category=1 + 6 * (index % 2)) for index in range(COUNT - 1)]
     path = write_folder(folder, annotations, sizes=((40, 30), (30, 40), (50, 50), (60, 40), (40, 40)), suffix=".jpg")
-    settings = CocoSettings(annotations=str(path), images=str(folder), **coco)
+    settings = CocoSettings(annotations=str(path), folder=str(folder), **coco)
     return Recipe(model="yolo-t", image_size=(64, 64), iterations=8, batch_size=4, workers=0, coco=settings)
 
 
@@ -165,7 +167,7 @@ def test_targets_lie_in_the_drawn_size(tmp_path: Path) -> None:
 
 def test_a_recipe_names_its_data_and_augmentation(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text("model: detr-r18\ncoco: {annotations: a.json, images: b, detr: {crop: 0.5}}\n")
+    path.write_text("model: detr-r18\ncoco: {annotations: a.json, folder: b, detr: {crop: 0.5}}\n")
     coco = load_recipe(str(path), ("coco.detr.plain_epochs=2", "coco.skip_broken=true")).coco
     assert coco == CocoSettings("a.json", "b", skip_broken=True, detr=DetrAugmentation(crop=0.5, plain_epochs=2))
 
@@ -173,11 +175,12 @@ def test_a_recipe_names_its_data_and_augmentation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("coco: {annotations: a, images: b, detr: {crop: 2}}", "crop is 2.0"),
-        ("coco: {annotations: a, images: b, detr: {mosaic: 1}}", "unknown key 'mosaic'"),
-        ("coco: {annotations: a, images: b, detr: {}, yolo: {}}", "detr and yolo are both given"),
-        ("coco: {images: b}", "annotations"),
-        ("coco: {annotations: a, images: b, detr: {}}\nimage_size: [320, 640]", "need a square image_size"),
+        ("coco: {annotations: a, folder: b, detr: {crop: 2}}", "crop is 2.0"),
+        ("coco: {annotations: a, folder: b, detr: {mosaic: 1}}", "unknown key 'mosaic'"),
+        ("coco: {annotations: a, folder: b, detr: {}, yolo: {}}", "detr and yolo are both given"),
+        ("coco: {folder: b}", "annotations"),
+        ("coco: {annotations: a, folder: b, validation_folder: c}", "belong together"),
+        ("coco: {annotations: a, folder: b, detr: {}}\nimage_size: [320, 640]", "need a square image_size"),
     ],
 )
 def test_a_wrong_data_entry_is_named(tmp_path: Path, text: str, reason: str) -> None:
@@ -185,3 +188,28 @@ def test_a_wrong_data_entry_is_named(tmp_path: Path, text: str, reason: str) -> 
     path.write_text(f"model: yolo-t\n{text}\n")
     with pytest.raises(RecipeError, match=reason):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_the_command_trains_on_the_images_with_their_classes(tmp_path: Path, validate: bool) -> None:
+    folder, output = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    coco = recipe_of(folder).coco
+    assert coco is not None
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        "model: yolo-t\nimage_size: [64, 64]\niterations: 2\nbatch_size: 2\nworkers: 0\nvalidate_every: 1\n"
+        f"validation_images: 2\ncoco: {{annotations: {coco.annotations}, folder: {folder}, yolo: {{}}}}\n"
+    )
+    overrides = [f"coco.validation_annotations={coco.annotations}", f"coco.validation_folder={folder}"]
+    options = [part for override in overrides for part in ("--set", override)] if validate else []
+    assert main([str(recipe), "--output", str(output), "--device", "cpu", *options]) == 0
+    assert load_weights(output / "model.safetensors").class_names == ["box", "ball"]
+    assert (output / "validation.csv").exists() == validate
+
+
+def test_the_command_says_what_is_wrong_with_the_annotations(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"model: yolo-t\ncoco: {{annotations: {tmp_path}/absent.json, folder: {tmp_path}}}\n")
+    assert main([str(recipe), "--output", str(tmp_path / "run")]) == 1
+    assert "absent.json: No such file" in capsys.readouterr().err

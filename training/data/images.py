@@ -29,6 +29,7 @@ class TrainingImages(Dataset[Sample]):
     Attributes:
         class_names: by class index.
         data: the images and boxes.
+        description: what there is to train on, in words.
     """
 
     def __init__(self, recipe: Recipe, settings: CocoSettings) -> None:
@@ -39,8 +40,9 @@ class TrainingImages(Dataset[Sample]):
         """
         self.recipe = recipe
         self.settings = settings
-        self.data = CocoData(settings.annotations, settings.images)
+        self.data = CocoData(settings.annotations, settings.folder)
         self.class_names = self.data.class_names
+        self.description = f"{settings.annotations}: {self.data.summary}"
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._skipped: set[int] = set()
 

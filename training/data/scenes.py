@@ -27,9 +27,11 @@ class TrainingScenes(Dataset[Sample]):
 
     Attributes:
         class_names: by class index.
+        description: what there is to train on, in words.
     """
 
     class_names: tuple[str, ...] = tuple(CLASS_NAMES)
+    description = "aisle scenes"
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

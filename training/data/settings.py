@@ -85,14 +85,18 @@ class CocoSettings:
 
     Attributes:
         annotations: the JSON file.
-        images: the folder that its file names are relative to.
+        folder: where its images lie, by the file names of the JSON file.
+        validation_annotations: the JSON file to validate on while training; empty = no validation.
+        validation_folder: where its images lie.
         skip_broken: a file that cannot be decoded is replaced by the next image; otherwise it ends the run.
         detr: augment as RT-DETR does.
         yolo: augment as YOLOv12 does; with neither, images are fitted to the input as they are.
     """
 
     annotations: str
-    images: str
+    folder: str
+    validation_annotations: str = ""
+    validation_folder: str = ""
     skip_broken: bool = False
     detr: DetrAugmentation | None = None
     yolo: YoloAugmentation | None = None
@@ -100,3 +104,5 @@ class CocoSettings:
     def __post_init__(self) -> None:
         if self.detr is not None and self.yolo is not None:
             raise ValueError("detr and yolo are both given; choose one augmentation")
+        if bool(self.validation_annotations) != bool(self.validation_folder):
+            raise ValueError("validation_annotations and validation_folder belong together")
