@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,8 +14,9 @@ from tiny_bundle import FULL_AP
 
 from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.bundle import Bundle
-from training.analyse import bundle_depths, main
+from training.analyse import main
 from training.analysis.plots import pareto, read_csv, smooth
+from training.analysis.reports import bundle_depths
 from training.recipe import Recipe
 from training.weights import save_weights
 
@@ -80,7 +82,7 @@ def test_exits_of_a_detr(tmp_path: Path) -> None:
     assert main([*arguments, "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "exits.json").read_text())["exits"]
     assert list(rows) == [f"{paths}.d{index}" for paths in ("FFFF.FFFF", "EEEE.EEEE") for index in (1, 2, 3)]
-    assert rows["FFFF.FFFF.d1"]["overlapping"] >= 0
+    assert all(row["images"] == 1 for row in rows.values())
     assert "AP with NMS" in (tmp_path / "exits.md").read_text()
 
 
@@ -132,6 +134,33 @@ def test_json_of_something_else_is_refused(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "metrics.json").write_text('{"full": {"AP": 0.3}}')
     assert main(["depths", str(tmp_path / "metrics.json"), "--output", str(tmp_path)]) == 1
     assert "metrics.json lacks 'depth'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def accuracy() -> dict[str, Any]:
+    """An accuracy table with two held-out configurations."""
+    measured = {"FFFF.FFFF": 0.5, "EEEE.EEEE": 0.4, "FEFE.EEEE": 0.43, "EEEE.FEFE": 0.45}
+    return {
+        "dataset": "made up",
+        "configurations": {depth: {"AP": value, "measured": True} for depth, value in measured.items()},
+        "estimate": {"held_out": {"FEFE.EEEE": 0.434, "EEEE.FEFE": 0.448}},
+    }
+
+
+def test_estimates_stand_beside_what_was_measured(accuracy: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "accuracy.json").write_text(json.dumps(accuracy))
+    assert main(["estimate", str(tmp_path / "accuracy.json"), "--output", str(tmp_path)]) == 0
+    document = json.loads((tmp_path / "estimate.json").read_text())
+    assert document["mean_absolute_error"] == pytest.approx(0.003)
+    assert document["largest_error"] == pytest.approx(0.004)
+    assert is_picture(tmp_path / "estimate.png")
+
+
+def test_bundle_without_an_estimate_is_refused(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["estimate", str(tiny_bundle_path), "--output", str(tmp_path)]) == 1
+    assert "lacks 'estimate'" in capsys.readouterr().err
 
 
 def test_curves_of_two_runs(tmp_path: Path) -> None:

@@ -133,6 +133,25 @@ def depth_scatter(configurations: Mapping[str, Mapping[str, Any]], path: Path, t
     save(figure, path)
 
 
+def estimate_scatter(pairs: Sequence[tuple[float, float]], path: Path, title: str) -> None:
+    """Estimated over measured AP, in [0, 1], of configurations that the estimate was not fitted to."""
+    figure, (axis,) = figure_of(4.6, 4.6)
+    measured, estimated = (100 * np.array(column) for column in zip(*pairs, strict=True))
+    low, high = min(measured.min(), estimated.min()), max(measured.max(), estimated.max())
+    margin = 0.05 * (high - low) + 0.1
+    ends = np.array([low - margin, high + margin])
+    axis.fill_between(ends, ends - 0.5, ends + 0.5, color="#0b6e99", alpha=0.12, linewidth=0, label="within 0.5 AP")
+    axis.plot(ends, ends, color="black", linewidth=0.8)
+    axis.scatter(measured, estimated, s=18, color="#0b6e99")
+    axis.set_xlim(*ends)
+    axis.set_ylim(*ends)
+    axis.set_xlabel("measured AP")
+    axis.set_ylabel("estimated AP")
+    axis.set_title(title, fontsize=9, loc="left")
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    save(figure, path)
+
+
 def _label(axis: Axes, text: str, cost: float, value: float, *, above: bool) -> None:
     axis.annotate(
         text,
