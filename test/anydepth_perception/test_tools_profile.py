@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from tiny_bundle import tiny_manifest, tiny_segments
 
+from anydepth_perception.bundle import write_bundle
 from anydepth_perception.depth.machine import LoadState
 from anydepth_perception.tools import profile
+from anydepth_perception.tools.plots import Series
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +88,29 @@ def test_tool_draws_where_it_is_told_to(
     assert cv2.imread(str(tmp_path / "deep" / "plot.png")) is not None
     assert not (tmp_path / "profile.png").exists()
     assert f"AP over latency drawn in {tmp_path / 'deep' / 'plot.png'}" in capsys.readouterr().out
+
+
+def test_plot_labels_the_ends_and_tells_measured_ap_from_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tiny_manifest()
+    manifest["accuracy"]["configurations"]["FFFF.FFFF"]["measured"] = True
+    bundle = write_bundle(tmp_path / "tiny.anydepth", manifest, tiny_segments())
+    drawn: list[Series] = []
+
+    def record(title: str, subtitle: str, axes: object, series: Sequence[Series], legend: object) -> np.ndarray:
+        drawn.extend(series)
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(profile, "draw_chart", record)
+    run(bundle.path, tmp_path / "profile.json")
+    points = {point.label: point for series in drawn for point in series.points}
+    assert set(points) == {"base", "", "full"}
+    assert (points["full"].y, points["full"].filled) == (0.5, True)
+    assert (points["base"].y, points["base"].filled) == (0.4, False)
+    assert points["full"].tail_x is not None
+    (ladder,) = (series for series in drawn if series.joined)
+    assert points["full"] in ladder.points
 
 
 def test_plot_that_cannot_be_written_ends_the_tool_with_one_line(
