@@ -161,23 +161,6 @@ def evaluate_bundle(
     return metrics_by_depth(results, images.class_names)
 
 
-def evaluate_model(
-    model: AnyDepthDetector,
-    configs: Sequence[DepthConfig],
-    split: str,
-    count: int,
-    recipe: Recipe,
-    *,
-    processes: Processes = ALONE,
-) -> dict[str, dict[str, float]]:
-    """COCO metrics of a network in PyTorch per configuration on the first `count` images of an aisle split.
-
-    With several `processes` all of them have to call this, and all get the same figures.
-    """
-    images = AisleImages(split, count)
-    return metrics_by_depth(model_results(model, configs, images, recipe, processes=processes), images.class_names)
-
-
 def parse_depths(text: str, bundle: Bundle | None, model: AnyDepthDetector | None) -> dict[str, DepthConfig]:
     """Configurations by the name asked for: `full,base,FFEE.FFEE`, `all`, or `ladder` (of a bundle).
 
