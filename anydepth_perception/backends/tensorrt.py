@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,13 +253,14 @@ class TensorRtEngine:
 
     def _captured(self) -> int:
         device = self._device
-        device.cuda.begin_capture(device.stream)
-        try:
-            self._enqueue()
-        except BackendError:
-            device.cuda.abort_capture(device.stream)
-            raise
-        return device.cuda.end_capture(device.stream)
+        with _no_garbage_collection():
+            device.cuda.begin_capture(device.stream)
+            try:
+                self._enqueue()
+            except BackendError:
+                device.cuda.abort_capture(device.stream)
+                raise
+            return device.cuda.end_capture(device.stream)
 
 
 class _Graph:
@@ -266,6 +269,18 @@ class _Graph:
     def __init__(self, device: CudaDevice, handle: int) -> None:
         self.handle = handle
         device.release_with(self, "cuGraphExecDestroy", handle)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """For a capture, which ends when its thread frees memory of the GPU, as a collected engine would."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def tensorrt_problem() -> str | None:

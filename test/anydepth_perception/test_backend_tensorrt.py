@@ -74,6 +74,15 @@ def test_capturing_follows_the_first_run_and_stands_between_no_other_calls(
     assert driver.calls[begin:end] == ["cuStreamBeginCapture_v2"]  # an engine's work makes no calls here
 
 
+def test_nothing_is_collected_while_capturing(backend: Backend, driver: SimulatedCuda) -> None:
+    """The driver ends a capture whose thread frees memory."""
+    collecting: dict[str, bool] = {}
+    driver.observe = lambda name: collecting.__setitem__(name, gc.isenabled())
+    ready(backend)
+    assert (collecting["cuStreamBeginCapture_v2"], collecting["cuStreamEndCapture"]) == (False, False)
+    assert gc.isenabled()
+
+
 def test_a_warm_engine_is_captured_again_when_it_is_bound(backend: Backend, trt: types.ModuleType) -> None:
     """So that the first frame after a warm-up on other memory is as fast as any."""
     engine, _ = ready(backend)

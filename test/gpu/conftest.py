@@ -19,6 +19,13 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"the GPU tests were NOT run: {problem}", returncode=3)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A Jetson takes minutes to build an engine; its system's Python need not have pytest-timeout."""
+    if config.pluginmanager.hasplugin("timeout"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 @pytest.fixture(scope="session")
 def timing_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Spares the tests measuring the same kernels again."""
