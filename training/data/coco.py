@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -258,13 +257,13 @@ def _load(path: Path) -> dict[str, list[Any]]:
 
 def _label(entry: Any, position: int) -> str:
     """How an entry is called in a message: by its id, or by its place where it has none."""
-    if isinstance(entry, Mapping) and "id" in entry:
+    if isinstance(entry, dict) and "id" in entry:
         return repr(entry["id"])
     return f"at position {position}"
 
 
 def _field(entry: Any, key: str, kind: type, where: str) -> Any:
-    if not isinstance(entry, Mapping):
+    if not isinstance(entry, dict):
         raise CocoError(f"{where}: is {entry!r}, not an object")
     value = entry.get(key)
     if type(value) is not kind:
@@ -272,7 +271,7 @@ def _field(entry: Any, key: str, kind: type, where: str) -> Any:
     return value
 
 
-def _box(entry: Mapping[str, Any], where: str) -> list[float]:
+def _box(entry: dict[str, Any], where: str) -> list[float]:
     box = entry.get("bbox")
     numbers = isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
     if not numbers or not all(map(math.isfinite, box)):
