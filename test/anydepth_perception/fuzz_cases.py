@@ -2,7 +2,7 @@
 
     PYTHONPATH=$PWD python test/anydepth_perception/fuzz_cases.py KIND FIRST COUNT FOLDER
 
-tries COUNT seeds from FIRST on, KIND being `manifest`, `segment` or `cache`, in the empty FOLDER (an absolute path),
+tries COUNT seeds from FIRST on, KIND being one of `CASES`, in the empty FOLDER (an absolute path),
 and writes one line of JSON before and one after each to FOLDER/results. A crash or a hang ends the process with a
 signal, and the last line says at which seed.
 """
@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 from fuzz_mutations import Mutation, mutate_bytes, mutate_entry, mutate_manifest, mutate_model
-from tiny_bundle import make_tiny_bundle
+from tiny_bundle import make_tiny_bundle, tiny_parts_with_exits
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
-from anydepth_perception.bundle import Bundle, BundleError, write_reference
+from anydepth_perception.bundle import Bundle, BundleError, write_bundle, write_reference
 from anydepth_perception.detector import Detector
 from anydepth_perception.execution import DecisionPointError, create_execution
 from anydepth_perception.execution.self_check import reference_by_onnxruntime
@@ -45,7 +45,7 @@ Outputs = dict[str, np.ndarray]
 class Workbench:
     """A folder with a good bundle in it, which each case changes and puts back, and a guard over all other files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_exits: bool = False) -> None:
         self.folder = folder
         self.bundle = folder / "tiny.anydepth"
         self.cache = folder / "cache"
@@ -53,7 +53,7 @@ class Workbench:
             (folder / name).mkdir()
         os.environ.update({"HOME": str(folder / "empty"), "TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": ""})
         os.chdir(folder / "empty")
-        bundle = make_tiny_bundle(self.bundle)
+        bundle = write_bundle(self.bundle, *tiny_parts_with_exits()) if with_exits else make_tiny_bundle(self.bundle)
         image = np.random.default_rng(1).integers(0, 256, bundle.input_spec().shape, np.uint8)
         bundle = write_reference(bundle, reference_by_onnxruntime(bundle, image))
         # What a path that leads out of the bundle would find is good: reading it would go unnoticed otherwise.
@@ -145,6 +145,7 @@ def cache_case(bench: Workbench, picks: random.Random) -> Mutation:
 
 CASES: dict[str, Callable[[Workbench, random.Random], Mutation]] = {
     "manifest": manifest_case,
+    "exits": manifest_case,
     "segment": segment_case,
     "cache": cache_case,
 }
@@ -161,7 +162,7 @@ def try_case(kind: str, seed: int, bench: Workbench) -> dict[str, Any]:
     try:
         bundle = Bundle.load(bench.bundle)
         outputs = run(bundle, execution, cache, bench.image)
-        if kind == "manifest":
+        if CASES[kind] is manifest_case:
             Detector(bundle, OnnxRuntimeBackend(1), configs=[bundle.base]).detect(
                 np.zeros((48, 64, 3), np.uint8), bundle.base
             )
@@ -186,7 +187,7 @@ def main() -> None:
     kind, first, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    bench = Workbench(folder)
+    bench = Workbench(folder, with_exits=kind == "exits")
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends a process that hangs in a library, too
     with (folder / "results").open("w", encoding="utf-8") as results:
         for seed in range(first, first + count):

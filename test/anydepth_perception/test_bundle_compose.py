@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
-from tiny_bundle import tiny_manifest, tiny_segments
+from tiny_bundle import tiny_parts_with_exits
 
 from anydepth_perception.bundle import Bundle, BundleError, concatenate, write_bundle
 from anydepth_perception.depth.config import DepthConfig, all_configs
@@ -101,7 +100,7 @@ def test_segment_that_disagrees_with_the_manifest_is_refused(bundle: Bundle) -> 
 
 
 def test_decoder_exits_choose_their_segments(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "exits.anydepth", *exits_parts())
+    bundle = write_bundle(tmp_path / "exits.anydepth", *tiny_parts_with_exits())
     assert str(bundle.base) == "EEEE.EEEE.d2"
     shallow = DepthConfig.parse("FFFF.FFFF.d1", bundle.num_exits)
     assert [segment.name for segment in bundle.segments_for(shallow)][-1:] == ["exit.1"]
@@ -109,27 +108,3 @@ def test_decoder_exits_choose_their_segments(tmp_path: Path) -> None:
     for config in (shallow, bundle.full):
         onnx.checker.check_model(bundle.compose(config), full_check=True)
     assert bundle.gflops(shallow) < bundle.gflops(bundle.full)
-
-
-def exits_parts() -> tuple[dict, dict[str, onnx.ModelProto]]:
-    """Manifest and segments of a tiny detector whose second exit lies behind one more layer."""
-    manifest, segments = tiny_manifest(), tiny_segments()
-    head = segments.pop("head")
-    del manifest["segments"]["head"]
-    deeper = onnx.ModelProto()
-    deeper.CopyFrom(head)
-    for node in deeper.graph.node:
-        node.input[:] = ["refined" if name == "pan_p5" else name for name in node.input]
-    deeper.graph.input[2].name = "refined"
-    level = helper.make_tensor_value_info("pan_p5", 1, [1, 8, 2, 2])
-    refined = helper.make_tensor_value_info("refined", 1, [1, 8, 2, 2])
-    layer = helper.make_graph([helper.make_node("Relu", ["pan_p5"], ["refined"])], "decoder.2", [level], [refined])
-    decoder = helper.make_model(layer, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    segments.update({"exit.1": head, "exit.2": deeper, "decoder.2": decoder})
-    manifest["segments"].update({name: {"gflops": 0.001} for name in ("exit.1", "exit.2", "decoder.2")})
-    manifest["pipeline"][-1] = "exits"
-    manifest["exits"] = {"1": ["exit.1"], "2": ["decoder.2", "exit.2"]}
-    manifest["num_exits"] = 2
-    manifest["family"] = "detr"
-    manifest["accuracy"]["configurations"] = {}
-    return manifest, segments

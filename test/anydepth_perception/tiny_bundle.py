@@ -115,6 +115,30 @@ def tiny_segments(size: int = SIZE, seed: int = 0) -> dict[str, onnx.ModelProto]
     return segments
 
 
+def tiny_parts_with_exits() -> tuple[dict[str, Any], dict[str, onnx.ModelProto]]:
+    """Manifest and segments of a tiny detector of DETR's kind, whose second exit lies behind one more layer."""
+    manifest, segments = tiny_manifest(), tiny_segments()
+    head = segments.pop("head")
+    del manifest["segments"]["head"]
+    deeper = onnx.ModelProto()
+    deeper.CopyFrom(head)
+    for node in deeper.graph.node:
+        node.input[:] = ["refined" if name == "pan_p5" else name for name in node.input]
+    deeper.graph.input[2].name = "refined"
+    level = helper.make_tensor_value_info("pan_p5", 1, [1, 8, 2, 2])
+    refined = helper.make_tensor_value_info("refined", 1, [1, 8, 2, 2])
+    layer = helper.make_graph([helper.make_node("Relu", ["pan_p5"], ["refined"])], "decoder.2", [level], [refined])
+    decoder = helper.make_model(layer, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    segments.update({"exit.1": head, "exit.2": deeper, "decoder.2": decoder})
+    manifest["segments"].update({name: {"gflops": 0.001} for name in ("exit.1", "exit.2", "decoder.2")})
+    manifest["pipeline"][-1] = "exits"
+    manifest["exits"] = {"1": ["exit.1"], "2": ["decoder.2", "exit.2"]}
+    manifest["num_exits"] = 2
+    manifest["family"] = "detr"
+    manifest["accuracy"]["configurations"] = {}
+    return manifest, segments
+
+
 def _shape(tensor: str, size: int) -> list[int]:
     return [1, CHANNELS, size // STRIDES[tensor], size // STRIDES[tensor]]
 
