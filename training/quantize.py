@@ -8,6 +8,7 @@ import sys
 
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle.reference import REFERENCE_FILE
 from anydepth_perception.quantization import CalibrationError
 from anydepth_perception.tools.quantize import add_options, describe, quantize
 from training.export import measure_accuracy
@@ -19,8 +20,13 @@ def measured(bundle: Bundle, count: int) -> Bundle:
     manifest["accuracy"] = measure_accuracy(bundle, count)
     manifest["segments"] = {name: {"gflops": entry["gflops"]} for name, entry in manifest["segments"].items()}
     segments = {name: bundle.read_segment(segment) for name, segment in bundle.manifest.segments.items()}
-    files = {name: bundle.read_file(name, sha256) for name, sha256 in bundle.manifest.files.items()}
-    return write_bundle(bundle.path, manifest, segments, files)
+    reference = bundle.read_reference()
+    files = {
+        name: bundle.read_file(name, sha256)
+        for name, sha256 in bundle.manifest.files.items()
+        if name != REFERENCE_FILE
+    }
+    return write_bundle(bundle.path, manifest, segments, files, reference)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from anydepth_perception.bundle import Bundle, BundleError, write_bundle
+from anydepth_perception.bundle import Bundle, BundleError, write_bundle, write_reference
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
 from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.execution.self_check import reference_by_onnxruntime
 from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, observe_ranges
 from anydepth_perception.quantization.images import fit_images
 from anydepth_perception.quantization.insert import insert_pairs, is_quantized
@@ -55,7 +56,7 @@ def quantize_bundle(
     """Writes the INT8 copy of `bundle` into the folder `path` and returns it loaded.
 
     Every image runs at full, at base and at one of a few random mixtures of paths. The accuracy table is taken over
-    as an estimate. The same images and settings give the same files.
+    as an estimate; the reference outputs are new, of the first image. The same images and settings give the same files.
 
     Args:
         bundle: float32.
@@ -98,7 +99,8 @@ def quantize_bundle(
         for name, model in models.items()
     }
     manifest = _manifest(bundle, path, settings, len(fitted), source)
-    return write_bundle(path, manifest, segments, {MODEL_CARD: _model_card(bundle, manifest["name"])})
+    written = write_bundle(path, manifest, segments, {MODEL_CARD: _model_card(bundle, manifest["name"])})
+    return write_reference(written, reference_by_onnxruntime(written, fitted[0]))
 
 
 def _runs(bundle: Bundle, images: list[np.ndarray], seed: int) -> list[tuple[np.ndarray, list[DepthConfig]]]:

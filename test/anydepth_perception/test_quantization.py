@@ -12,8 +12,10 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from tiny_bundle import SIZE, make_tiny_bundle
 
+from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.execution.self_check import TOLERANCES, SelfCheck
 from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
 from anydepth_perception.quantization.calibrate import METHODS, Histogram, least_error_range, observe_ranges
 from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS, PLACEMENTS, plan_segment
@@ -59,6 +61,17 @@ def test_a_quantized_mixture_puts_out_nearly_what_float32_does(pair: tuple[Bundl
     error = np.sqrt(np.mean((found - expected) ** 2, axis=0)) / expected.std(axis=0)
     assert error.min() > 0
     assert error.max() < 0.1
+
+
+@pytest.mark.parametrize("name", ("onnxruntime", "openvino"))
+def test_engines_of_an_int8_bundle_pass_the_check_against_its_own_references(shipped_int8: Bundle, name: str) -> None:
+    backend = create_backend(name, threads=1)
+    check = SelfCheck(shipped_int8, backend)
+    assert shipped_int8.full in check.configs
+    outputs = run_once(backend, shipped_int8.compose(shipped_int8.full), {"images": check.image})
+    checked = check.check(shipped_int8.full, outputs["boxes"], outputs["logits"])
+    assert checked is not None
+    assert checked.tolerance == TOLERANCES["int8"]
 
 
 def test_all_segments_scale_a_boundary_tensor_alike(pair: tuple[Bundle, Bundle]) -> None:
