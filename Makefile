@@ -42,7 +42,7 @@ test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS a
 	$(DEVELOPMENT) -m pytest $(PYTEST_ARGUMENTS)
 
 test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the tests that need a GPU with TensorRT or TensorRT-RTX; fails where there is none
-	$(GPU_PYTHON) -m pytest test/gpu -v $(PYTEST_ARGUMENTS)
+	$(GPU_PYTHON) -m pytest test/gpu -v -rP $(PYTEST_ARGUMENTS)
 
 fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries; make test tries a quarter of them
 	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/test_fuzz_bundle.py $(PYTEST_ARGUMENTS)

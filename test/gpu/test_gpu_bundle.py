@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_a_cuda_graph_computes_what_plain_runs_do(shipped: Bundle, image: np.nda
 
 
 def test_the_time_on_the_gpu_is_a_part_of_the_time_that_passes(
-    shipped: Bundle, image: np.ndarray, backend: TensorRtBackend, record_property: pytest.RecordProperty
+    shipped: Bundle, image: np.ndarray, backend: TensorRtBackend, record_property: Callable[[str, object], None]
 ) -> None:
     for config in (shipped.full, shipped.base):
         engine, buffers = bound(backend, shipped.compose(config), image)
