@@ -37,12 +37,20 @@ def bundle(tmp_path_factory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def active(bundle, module_start, node_arguments):
-    """A running detector with the bundle, and the observer of all tests here."""
-    module_start(
+    """A running detector with the bundle, and the observer of all tests here.
+
+    Without a cache, since writing eight engines of 80 MB takes as long as building them.
+    """
+    detector = module_start(
         *node_arguments(
-            model=str(bundle.path), image_qos="reliable", score_threshold=0.0, max_detections=MAX_DETECTIONS
+            model=str(bundle.path),
+            cache_dir="none",
+            image_qos="reliable",
+            score_threshold=0.0,
+            max_detections=MAX_DETECTIONS,
         )
     )
+    detector.wait_for_log("engines ready")  # meanwhile the node answers no service
     observer = Observer()
     observer.wait_for_state("active")
     yield observer
