@@ -69,6 +69,8 @@ def draw_chart(
     canvas.text(subtitle, (_LEFT, 66), MUTED, 0.46)
     canvas.axes(*axes)
     for one in shown:
+        canvas.tails(one)
+    for one in shown:
         canvas.series(one)
     for one in shown:
         canvas.labels(one)
@@ -115,18 +117,19 @@ class _Canvas:
         self.text(x_label, (_RIGHT, _BOTTOM + 48), INK, 0.5, align=1.0)
         self.text(y_label, (12, _TOP - 14), INK, 0.5)
 
+    def tails(self, series: Series) -> None:
+        pale = tuple((channel + 2 * 255) // 3 for channel in series.color)
+        for point in series.points:
+            if point.tail_x is not None:
+                y, tail = self._y(point.y), self._x(point.tail_x)
+                self._line((self._x(point.x), y), (min(tail, _RIGHT), y), pale)
+                if tail <= _RIGHT:
+                    self._line((tail, y - 4), (tail, y + 4), pale)
+
     def series(self, series: Series) -> None:
         if series.joined:
             for a, b in zip(series.points, series.points[1:], strict=False):
                 self._line((self._x(a.x), self._y(a.y)), (self._x(b.x), self._y(b.y)), series.color, 2)
-        pale = tuple((channel + 2 * 255) // 3 for channel in series.color)
-        for point in series.points:
-            y = self._y(point.y)
-            if point.tail_x is not None:
-                tail = self._x(point.tail_x)
-                self._line((self._x(point.x), y), (min(tail, _RIGHT), y), pale)
-                if tail <= _RIGHT:
-                    self._line((tail, y - 4), (tail, y + 4), pale)
         for point in series.points:
             self._marker((self._x(point.x), self._y(point.y)), series.color, point.filled, series.radius)
 

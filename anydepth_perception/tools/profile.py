@@ -47,6 +47,10 @@ def _run(options: argparse.Namespace) -> None:
     try:
         detector = build_detector(options, EngineCache(options.cache_dir))
         bundle = detector.bundle
+        path = options.output or default_path(detector)
+        plot = options.plot or path.with_suffix(".png")
+        if plot == path:
+            raise ProfileError(f"{path}: is to hold the profile and the picture; give another --plot")
         if options.all_configurations:
             _ensure_all(detector)
         segments = None
@@ -61,10 +65,8 @@ def _run(options: argparse.Namespace) -> None:
             segments=segments,
             progress=_show_progress("round"),
         )
-        path = options.output or default_path(detector)
         profile.save(path)
         ladder = profile.ladder(bundle)
-        plot = options.plot or path.with_suffix(".png")
         write_plot(profile, ladder, bundle, plot)
     except (BundleError, BackendError, DecisionPointError, ProfileError) as error:
         fail(error)

@@ -113,6 +113,15 @@ def test_plot_labels_the_ends_and_tells_measured_ap_from_estimated(
     assert points["full"] in ladder.points
 
 
+def test_plot_does_not_take_the_place_of_the_profile(
+    tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(tiny_bundle_path, tmp_path / "profile.png")
+    assert caught.value.code == 1
+    assert "is to hold the profile and the picture" in capsys.readouterr().err
+
+
 def test_plot_that_cannot_be_written_ends_the_tool_with_one_line(
     tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
