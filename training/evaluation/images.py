@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
 from training.data.aisle import IMAGE_SIZE, SPLITS, render_image
+from training.data.coco import ImageReadError, read_image
 
 
 class EvaluationDataError(ValueError):
@@ -146,10 +146,10 @@ class CocoImages:
             EvaluationDataError: its file is missing or no image.
         """
         path = self._folder / self._images[index]["file_name"]
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise EvaluationDataError(f"{path}: missing, or not an image that OpenCV reads")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._truths[index]
+        try:
+            return read_image(path), self._truths[index]
+        except ImageReadError as error:
+            raise EvaluationDataError(str(error)) from error
 
 
 def _truths(
@@ -178,7 +178,7 @@ def _truths(
             height=image["height"],
             boxes_xywh=np.array([each["bbox"] for each in found], np.float64).reshape(-1, 4),
             class_ids=np.array([classes[each["category_id"]] for each in found], np.int64),
-            areas=np.array([each["area"] for each in found], np.float64),
+            areas=np.array([each.get("area", each["bbox"][2] * each["bbox"][3]) for each in found], np.float64),
             crowd=np.array([bool(each.get("iscrowd", 0)) for each in found], bool),
         )
         for image in images
