@@ -9,10 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anydepth_perception.backends import (
-    AUTO,
-    BACKENDS,
-    DEFAULT_WORKSPACE_MIB,
-    PRECISIONS,
     BackendError,
     create_backend,
 )
@@ -20,9 +16,9 @@ from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineC
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError
 from anydepth_perception.depth.ladder import default_configs
-from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Checked, EngineReady, create_execution
+from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, create_execution
 from anydepth_perception.execution.plan import DecisionPointError
-from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
+from anydepth_perception.tools.detector_options import add_engine_options, fail
 from anydepth_perception.tools.interrupt import interruptible
 
 
@@ -125,40 +121,12 @@ def _check_folder(folder: Path) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build", description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
-    parser.add_argument("--backend", default=AUTO, choices=BACKENDS, help="inference backend (default: %(default)s)")
-    parser.add_argument(
-        "--precision", default="auto", choices=PRECISIONS, help="arithmetic of the engines (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--threads", type=whole_number(0), default=0, help="CPU threads per engine, 0 for all physical cores"
-    )
-    parser.add_argument(
-        "--workspace-mib",
-        type=whole_number(1),
-        default=DEFAULT_WORKSPACE_MIB,
-        help="most memory that TensorRT may use as workspace of an engine (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--execution",
-        default=WHOLE,
-        choices=EXECUTIONS,
-        help="one engine per configuration, or engines between decision points (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--decision-points",
-        nargs="+",
-        metavar="ENTRY",
-        help=f"for {STAGED}: pipeline entries before which to decide; the default ones otherwise",
-    )
+    add_engine_options(parser)
     parser.add_argument(
         "--config",
         action="append",
         help=f"for {WHOLE}: a configuration to build, as full, base or FFEE.EEEE; may be repeated "
         f"(default: the ladder that the node starts with)",
-    )
-    parser.add_argument(
-        "--rungs", type=whole_number(2), default=8, help="configurations of that ladder (default: %(default)s)"
     )
     parser.add_argument(
         "--cache-dir",

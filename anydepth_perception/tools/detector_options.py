@@ -18,8 +18,8 @@ from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, DecisionPoi
 DEFAULT_MODEL = "aisle-yolo-t"
 
 
-def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that `build_detector` reads, and `--image-size`."""
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose a bundle, a backend, an execution and a number of rungs."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="inference backend (default: %(default)s)")
     parser.add_argument(
@@ -47,8 +47,13 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         help=f"for {STAGED}: pipeline entries before which to decide; the default ones otherwise",
     )
     parser.add_argument(
-        "--rungs", type=whole_number(2), default=8, help="configurations to compile (default: %(default)s)"
+        "--rungs", type=whole_number(2), default=8, help="configurations of the ladder (default: %(default)s)"
     )
+
+
+def add_detector_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `build_detector` reads, and `--image-size`."""
+    add_engine_options(parser)
     parser.add_argument(
         "--image-size",
         type=_size,
