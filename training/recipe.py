@@ -112,6 +112,7 @@ class Recipe:
         fine: FINE in the neck.
         fine_settings: what kind of FINE; the paper's by default.
         any_depth: train super-net and base-net together; False trains the plain baseline.
+        passes: which of `super` and `base` a step runs. `base` alone trains a plain network of the base-net's depth.
         switch_norms: batch norms of their own for the essential paths.
         dedicated_aggregators: aggregators of their own for the essential paths of YOLO's longer stages.
         distillation: draws the base-net towards the super-net; nothing if it is left out.
@@ -138,6 +139,7 @@ class Recipe:
     fine: bool = True
     fine_settings: FineSettings = field(default_factory=FineSettings)
     any_depth: bool = True
+    passes: tuple[str, ...] = ("super", "base")
     switch_norms: bool = True
     dedicated_aggregators: bool = True
     distillation: DistillationSettings | None = None
@@ -167,6 +169,15 @@ class Recipe:
             height, width = getattr(self, name)
             if height % 32 or width % 32 or min(height, width) < 32:
                 raise RecipeError(f"{name} {(height, width)} must be positive multiples of 32")
+        if self.passes not in (("super", "base"), ("super",), ("base",)):
+            raise RecipeError(f"passes is {list(self.passes)}; it must be [super, base], [super] or [base]")
+        if self.passes == ("base",) and not self.any_depth:
+            raise RecipeError("passes is [base], but any_depth is false: such a network has no base-net")
+        if self.distillation is not None and self.trained_passes != ("super", "base"):
+            raise RecipeError(
+                f"distillation needs both passes, but the recipe runs {', '.join(self.trained_passes)} alone; "
+                "set distillation to null"
+            )
         if self.resize not in ("letterbox", "stretch"):
             raise RecipeError(f"resize is {self.resize!r}; it must be letterbox or stretch")
         if len(self.data.frame_sizes) != len(self.data.frame_weights):
@@ -177,6 +188,11 @@ class Recipe:
         for name in ("iterations", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def trained_passes(self) -> tuple[str, ...]:
+        """The passes of a step: a network without any depth has only the super-net's."""
+        return self.passes if self.any_depth else ("super",)
 
     def build_model(self, num_classes: int) -> AnyDepthDetector:
         """The detector that this recipe trains, with random weights."""

@@ -145,8 +145,10 @@ class Trainer:
         log: dict[str, float] = {}
         parts = self.recipe.accumulate
         for part, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
-            teacher = self._super_pass(part, part_targets, log)
-            if self.recipe.any_depth:
+            passes, teacher = self.recipe.trained_passes, None
+            if "super" in passes:
+                teacher = self._super_pass(part, part_targets, log)
+            if "base" in passes:
                 self._base_pass(part, part_targets, teacher, log)
         log = mean_over_processes(log)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
@@ -170,7 +172,7 @@ class Trainer:
         self._backward("super", terms, log)
         return teacher
 
-    def _base_pass(self, images: Tensor, targets: Targets, teacher: Pass, log: dict[str, float]) -> None:
+    def _base_pass(self, images: Tensor, targets: Targets, teacher: Pass | None, log: dict[str, float]) -> None:
         """The base-net on the labels and on what the super-net put out (AnyDepth, equation 5)."""
         settings = self.recipe.loss
         labelled = settings.base_weight > 0
@@ -182,6 +184,7 @@ class Trainer:
         else:
             student = self.objective.assign(outputs, targets, images.shape[2:])
         if self.recipe.distillation is not None:
+            assert teacher is not None
             distilled = self.objective.distillation(self.recipe.distillation, teacher, student)
             terms |= {name: settings.distillation_weight * term for name, term in distilled.items()}
         self._backward("base", terms, log)
@@ -245,14 +248,15 @@ class Trainer:
         self.iteration = state["iteration"]
 
     def validate(self) -> dict[str, float]:
-        """AP and AP50 of super-net and base-net, moving-average weights, on the images of `validation`."""
-        configs = list(dict.fromkeys((self.model.full_config(), self.model.base_config())))
+        """AP and AP50 of the nets that are trained, with averaged weights, on the images of `validation`."""
+        by_pass = {"super": self.model.full_config(), "base": self.model.base_config()}
+        configs = [by_pass[name] for name in self.recipe.trained_passes]
         assert self.validation is not None
         results = model_results(self.ema.model, configs, self.validation, self.recipe)
         metrics = metrics_by_depth(results, self.validation.class_names)
         return {
             f"{name}_{key}": metrics[str(config)][key]
-            for name, config in zip(("super", "base"), configs, strict=False)
+            for name, config in zip(self.recipe.trained_passes, configs, strict=True)
             for key in ("AP", "AP50")
         }
 
@@ -274,7 +278,7 @@ class Trainer:
                 if not first:
                     continue
                 append_row(self.folder / "log.csv", {"iteration": self.iteration, **log})
-                progress.set_postfix(loss=f"{sum(v for k, v in log.items() if k.startswith('super_')):.2f}")
+                progress.set_postfix(loss=f"{sum(v for k, v in log.items() if k.startswith(('super_', 'base_'))):.2f}")
                 last = self.iteration == recipe.iterations
                 if last or self.iteration % recipe.checkpoint_every == 0:
                     self._save(last, progress)

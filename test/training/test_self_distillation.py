@@ -14,7 +14,7 @@ from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
 from training.losses.targets import Targets, pad_targets
 from training.models.batchnorm import SwitchableBatchNorm2d
 from training.models.stage import Aggregator
-from training.recipe import LossSettings, Recipe
+from training.recipe import LossSettings, Recipe, RecipeError
 from training.train import Trainer
 
 SMALL = {"image_size": (64, 96), "iterations": 2, "batch_size": 2, "workers": 0}
@@ -141,3 +141,28 @@ def test_sliced_aggregators_keep_a_norm_of_their_own(tmp_path: Path) -> None:
     norms = [m.full.norm for m in aggregators]
     assert len(norms) == 8
     assert all(isinstance(norm, SwitchableBatchNorm2d) for norm in norms)
+
+
+def test_the_base_pass_alone_trains_a_plain_network_of_the_base_nets_depth(tmp_path: Path) -> None:
+    run = trainer(dataclasses.replace(RECIPES["yolo"], passes=("base",), distillation=None), tmp_path)
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    log = run.step(*batch())
+    assert not any(name.startswith("super") for name in log)
+    changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
+    for name, _ in refinement_blocks(run.model):
+        assert not any(parameter.startswith(f"{name}.") for parameter in changed), name
+    assert "head.cls.0.4.weight" in changed
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"passes": ("both",)}, r"passes is \['both'\]; it must be \[super, base\]"),
+        ({"passes": ("base",), "any_depth": False}, "such a network has no base-net"),
+        ({"passes": ("super",)}, "distillation needs both passes, but the recipe runs super alone"),
+        ({"any_depth": False}, "distillation needs both passes"),
+    ],
+)
+def test_passes_that_do_not_fit_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        dataclasses.replace(RECIPES["yolo"], **settings)
