@@ -310,6 +310,24 @@ def to_float32(outputs: Any) -> Any:
     return outputs
 
 
+def train(recipe: Recipe, folder: Path, processes: Processes = ALONE) -> None:
+    """Trains a recipe to its end in `folder`; goes on from the checkpoint that it finds there.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe, or the recipe cannot be run. Others as `Trainer.run`.
+    """
+    trainer = Trainer(recipe, folder, processes)
+    if trainer.checkpoint_path.exists():
+        trainer.restore(load_checkpoint(trainer.checkpoint_path))
+    if processes.first:
+        print(f"training on {trainer.data.description}", flush=True)
+        if trainer.iteration:
+            print(f"resumed at iteration {trainer.iteration} of {recipe.iterations}", flush=True)
+        for name in ("log.csv", "validation.csv"):
+            drop_rows_after(folder / name, trainer.iteration)
+    trainer.run()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line: `python -m training.train aisle-yolo-t --output runs/aisle`, by itself or by `torchrun -m`."""
     parser = argparse.ArgumentParser(prog="training.train", description=__doc__)
@@ -321,18 +339,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recipe = load_recipe(options.recipe, tuple(options.set))
         options.output.mkdir(parents=True, exist_ok=True)
-        processes = join_processes(options.device)
-        trainer = Trainer(recipe, options.output, processes)
-        if processes.first:
-            print(f"training on {trainer.data.description}", flush=True)
-        if trainer.checkpoint_path.exists():
-            trainer.restore(load_checkpoint(trainer.checkpoint_path))
-            if processes.first:
-                print(f"resumed at iteration {trainer.iteration} of {recipe.iterations}", flush=True)
-        if processes.first:
-            for name in ("log.csv", "validation.csv"):
-                drop_rows_after(options.output / name, trainer.iteration)
-        trainer.run()
+        train(recipe, options.output, join_processes(options.device))
     except (RecipeError, CheckpointError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
