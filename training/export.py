@@ -160,7 +160,7 @@ def reference_in_torch(model: AnyDepthDetector, bundle: Bundle, image: np.ndarra
     rows: dict[DepthConfig, ReferenceRows] = {}
     for config in reference_configs(bundle):
         with torch.no_grad():
-            outputs = model.eval()(pixels, config)
+            outputs = model.eval()(pixels, model.executed_config(config))
         rows[config] = choose_rows((outputs["boxes"] / scale).numpy(), outputs["logits"].numpy())
     return Reference(image, rows)
 

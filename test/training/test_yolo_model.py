@@ -77,6 +77,24 @@ def test_base_net_skips_wherever_a_stage_has_something_to_skip(name: str, base: 
     assert str(build_meta(name).base_config()) == base
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "asked", "runs"),
+    [
+        ("yolo-t", {}, "FEFE.EEEF", "FEFE.EEEF"),
+        ("yolo-n", {}, "EEEE.EEEE", "FFEE.FFFF"),
+        ("yolo-t", {"any_depth": False}, "EEEE.EEEE", "FFFF.FFFF"),
+        ("detr-r18", {"any_depth": False}, "EEEE.EEEE.d2", "FFFF.FFFF.d2"),
+    ],
+)
+def test_stages_without_an_essential_path_run_their_full_one(
+    name: str, options: dict[str, object], asked: str, runs: str
+) -> None:
+    network = build_meta(name, **options)
+    config = network.executed_config(DepthConfig.parse(asked, network.num_exits))
+    assert str(config) == runs
+    network.check_config(config)
+
+
 def test_base_net_of_a_static_network_is_its_full_depth() -> None:
     assert str(build_meta("yolo-t", any_depth=False).base_config()) == "FFFF.FFFF"
 

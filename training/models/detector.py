@@ -56,6 +56,12 @@ class AnyDepthDetector(nn.Module):
         skippable = self.skippable_stages
         return DepthConfig(tuple(name not in skippable for name in STAGES), base_exit(self.num_exits))
 
+    def executed_config(self, config: DepthConfig) -> DepthConfig:
+        """What a bundle of this detector runs for `config`: the full path of stages that have no essential one."""
+        skippable = self.skippable_stages
+        paths = zip(STAGES, config.full_paths, strict=True)
+        return DepthConfig(tuple(full or name not in skippable for name, full in paths), config.exit)
+
     def check_config(self, config: DepthConfig) -> None:
         """Refuses a configuration that this detector does not have.
 
