@@ -8,7 +8,7 @@ PYTEST_ARGUMENTS ?=
 CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test test-gpu fuzz lint bench bench-node bench-models check-tensorrt lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test test-gpu fuzz lint bench bench-node bench-models bench-training check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -50,6 +50,9 @@ fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries; make
 lint: setup-dev ## Run ruff on everything and mypy on the robot half
 	$(DEVELOPMENT) -m ruff check .
 	$(DEVELOPMENT) -m mypy
+
+bench-training: setup-dev ## Measure what distillation adds to a training step, and the wait for images
+	$(DEVELOPMENT) -m training.bench_training
 
 check-tensorrt: setup-dev ## Build with TensorRT-RTX what the tests leave out, and record engine sizes; no GPU is needed
 	$(DEVELOPMENT) -m training.check_tensorrt --bundle models/aisle-yolo-t.anydepth --precision float16 \
