@@ -209,6 +209,19 @@ class Recipe:
         return self.small_image_size if iteration < self.small_iterations else self.image_size
 
 
+def find_yaml(kind: str, name_or_path: str, folder: Path) -> Path:
+    """The YAML file at a path, or of a name in `folder`; `kind` is what it is called in errors.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    for path in (Path(name_or_path), folder / f"{name_or_path}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise RecipeError(f"no {kind} {name_or_path!r}: neither a file nor one of {known}")
+
+
 def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """Reads a recipe of `training/recipes` by name, or a YAML file, and applies `key=value` overrides.
 
@@ -217,12 +230,7 @@ def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
     Raises:
         RecipeError: no such recipe, a key it does not know, a value of the wrong type.
     """
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = RECIPES / f"{name_or_path}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise RecipeError(f"no recipe {name_or_path!r}: neither a file nor one of {known}")
+    path = find_yaml("recipe", name_or_path, RECIPES)
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

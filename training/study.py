@@ -18,7 +18,7 @@ from training.distributed import join_processes
 from training.evaluate import model_results
 from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import AisleImages
-from training.recipe import Recipe, RecipeError, load_recipe
+from training.recipe import Recipe, RecipeError, find_yaml, load_recipe
 from training.train import train
 from training.weights import load_weights
 
@@ -56,12 +56,7 @@ def load_study(name_or_path: str) -> Study:
     Raises:
         RecipeError: no such study, another key than `recipe`, `seeds` and `variants`, or a recipe that cannot be used.
     """
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = STUDIES / f"{name_or_path}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
-        raise RecipeError(f"no study {name_or_path!r}: neither a file nor one of {known}")
+    path = find_yaml("study", name_or_path, STUDIES)
     try:
         values = yaml.safe_load(path.read_text())
         variants = {str(name): tuple(map(str, overrides)) for name, overrides in values.pop("variants").items()}

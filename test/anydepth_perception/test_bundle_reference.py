@@ -105,7 +105,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "much to unpack": (lambda: repacked(image=bytes(100 << 20)), "unpacks to .* at most"),
     "another image": (lambda: repacked(image=npy(np.zeros((1, 64, 32, 3), np.uint8))), r"is uint8\[1, 64, 32, 3\]"),
     "no image": (lambda: repacked().replace(b"image.npy", b"other.npy"), "image is missing"),
-    "another configuration": (lambda: repacked(XXXX=npy(np.zeros(3, np.float32))), "''"),
+    "another configuration": (lambda: repacked(unknown=npy(np.zeros(3, np.float32))), "''"),
     "rows that do not exist": (
         lambda: repacked(FFFF_FFFF_indices=npy(np.arange(NUM_ROWS, NUM_ROWS + 3, dtype=np.int32))),
         f"ascending int32.* below {NUM_ROWS}",

@@ -51,6 +51,11 @@ def test_runs_are_evaluated_at_the_nets_that_were_trained_and_not_repeated(
     assert "training on" not in capsys.readouterr().out
 
 
+def test_an_unknown_study_names_those_that_there_are() -> None:
+    with pytest.raises(RecipeError, match="no study 'nothing': neither a file nor one of ablation, fine"):
+        load_study("nothing")
+
+
 def test_the_table_has_the_mean_and_the_range_over_the_seeds() -> None:
     results = {"ours": {"0": {"super": {"AP": 0.4}}, "1": {"super": {"AP": 0.42}}}}
     assert "| ours | super | 41.0 (40.0 to 42.0) | 2 |" in table(results, ("AP",))
