@@ -116,6 +116,8 @@ class Recipe:
         switch_norms: batch norms of their own for the essential paths.
         dedicated_aggregators: aggregators of their own for the essential paths of YOLO's longer stages.
         distillation: draws the base-net towards the super-net; nothing if it is left out.
+        initial_weights: a weights file to start from. Tensors that it has not, or in another shape (class outputs for
+            other classes), stay random.
         image_size: (height, width) of the network's input, multiples of 32.
         resize: how an image is fitted to it: `letterbox` (aspect ratio kept, borders grey) or `stretch`.
         small_image_size: the size of the first `small_iterations`, which costs less (progressive resizing).
@@ -143,6 +145,7 @@ class Recipe:
     switch_norms: bool = True
     dedicated_aggregators: bool = True
     distillation: DistillationSettings | None = None
+    initial_weights: str | None = None
     image_size: tuple[int, int] = (320, 320)
     resize: str = "letterbox"
     small_image_size: tuple[int, int] = (320, 320)

@@ -39,7 +39,7 @@ from training.objective import DetrObjective, Objective, Pass, Terms, YoloObject
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.run_log import append_row, drop_rows_after
-from training.weights import save_weights
+from training.weights import save_weights, start_from
 
 
 def objective_of(recipe: Recipe) -> Objective:
@@ -85,6 +85,7 @@ class Trainer:
         folder: where the run writes.
         processes: our place among the processes of the run.
         iteration: optimizer steps taken.
+        random_tensors: which tensors `initial_weights` did not give.
         data: what it trains on.
         validation: what it validates on; None = it does not.
         model: the network itself.
@@ -93,10 +94,10 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes = ALONE) -> None:
-        """Builds everything, with random weights.
+        """Builds everything, with random or the recipe's initial weights.
 
         Raises:
-            RecipeError: the batch cannot be shared out evenly.
+            RecipeError: the batch cannot be shared out evenly, or `initial_weights` cannot be used.
         """
         if recipe.batch_size % (processes.count * recipe.accumulate):
             raise RecipeError(
@@ -111,6 +112,9 @@ class Trainer:
         self.data = training_data(recipe)
         self.validation = validation_images(recipe, self.data.class_names)
         self.model = recipe.build_model(len(self.data.class_names))
+        self.random_tensors: list[str] = []
+        if recipe.initial_weights:
+            self.random_tensors = start_from(self.model, Path(recipe.initial_weights))
         if recipe.sync_norms:
             synchronize_batch_norms(self.model)
         self.model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -321,6 +325,8 @@ def train(recipe: Recipe, folder: Path, processes: Processes = ALONE) -> None:
         trainer.restore(load_checkpoint(trainer.checkpoint_path))
     if processes.first:
         print(f"training on {trainer.data.description}", flush=True)
+        if recipe.initial_weights:
+            print(f"started from {recipe.initial_weights}, tensors left random: {trainer.random_tensors or 'none'}")
         if trainer.iteration:
             print(f"resumed at iteration {trainer.iteration} of {recipe.iterations}", flush=True)
         for name in ("log.csv", "validation.csv"):

@@ -57,6 +57,21 @@ def save_weights(
     path.chmod(0o644)  # safetensors leaves the mode of a temporary file
 
 
+def start_from(model: nn.Module, path: Path) -> list[str]:
+    """Copies a weights file into `model` where name and shape agree; returns the names of the tensors left as they are.
+
+    Raises:
+        RecipeError: not such a file, or one of another network: less than half of the tensors fit.
+    """
+    theirs = load_weights(path).model.state_dict()
+    ours = model.state_dict()
+    fitting = {name: theirs[name] for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
+    if 2 * len(fitting) < len(ours):
+        raise RecipeError(f"{path} holds another network: only {len(fitting)} of {len(ours)} tensors fit")
+    model.load_state_dict(fitting, strict=False)
+    return sorted(set(ours) - set(fitting))
+
+
 def load_weights(path: Path) -> Weights:
     """Reads a weights file.
 

@@ -18,6 +18,7 @@ from training.optimizer import learning_rate, make_optimizer
 from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
 from training.run_log import drop_rows_after
 from training.train import Trainer, main
+from training.weights import save_weights
 
 RECIPE = Recipe(
     model="yolo-t",
@@ -52,6 +53,27 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path
     for ours, theirs in ((straight.model, second.model), (straight.ema.model, second.ema.model)):
         for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
             assert torch.equal(a, b), name
+
+
+def test_a_run_starts_from_initial_weights_and_says_what_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "of_four_classes.safetensors"
+    given = RECIPE.build_model(4)
+    save_weights(given, path, RECIPE, list("abcd"), 0)
+
+    trainer = Trainer(dataclasses.replace(RECIPE, initial_weights=str(path)), tmp_path)
+
+    assert trainer.random_tensors == [f"head.cls.{i}.4.{x}" for i in range(3) for x in ("bias", "weight")]
+    ours = trainer.model.state_dict()
+    for name, tensor in given.state_dict().items():
+        assert name in trainer.random_tensors or torch.equal(ours[name], tensor), name
+
+
+def test_initial_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    other = dataclasses.replace(RECIPE, model="yolo-n")
+    save_weights(other.build_model(6), path, other, list("abcdef"), 0)
+    with pytest.raises(RecipeError, match=r"another network: only [0-9]+ of [0-9]+ tensors fit"):
+        Trainer(dataclasses.replace(RECIPE, initial_weights=str(path)), tmp_path)
 
 
 def test_a_step_trains_both_paths(tmp_path: Path) -> None:
@@ -107,8 +129,10 @@ def test_learning_rate_warms_up_and_falls_to_its_final_fraction() -> None:
 
 def test_a_linear_schedule_falls_evenly_and_a_constant_one_not_at_all() -> None:
     linear, constant = (
-        [learning_rate(OptimizerSettings(schedule=schedule, warmup_iterations=0, final_fraction=0.0), i, 4)
-         for i in range(4)]
+        [
+            learning_rate(OptimizerSettings(schedule=schedule, warmup_iterations=0, final_fraction=0.0), i, 4)
+            for i in range(4)
+        ]
         for schedule in ("linear", "constant")
     )
     assert linear == pytest.approx([2e-3, 1.5e-3, 1e-3, 0.5e-3])
