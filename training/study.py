@@ -70,27 +70,40 @@ def load_study(name_or_path: str) -> Study:
     return study
 
 
-def run_study(study: Study, output: Path, *, split: str, count: int, device: str = "auto") -> dict[str, Any]:
-    """Trains what is not trained yet, evaluates what is not evaluated yet, and returns all results by variant and seed.
+def run_folder(output: Path, variant: str, seed: int) -> Path:
+    """Where the run of one variant and seed is, in the folder of its study."""
+    return output / f"{variant.replace(' ', '-')}-seed{seed}"
 
-    Every run has a folder of its own in `output`, where it goes on after an interruption. `results.json` is written
-    after every run.
+
+def run_study(
+    study: Study, output: Path, *, split: str, count: int, device: str = "auto", only: Sequence[tuple[str, int]] = ()
+) -> None:
+    """Trains what is not trained yet and evaluates what is not evaluated yet; `only` these runs, if given.
+
+    Every run has a folder of its own in `output`, where it goes on after an interruption.
     """
-    results: dict[str, Any] = {}
     for seed in study.seeds:
         for variant in study.variants:
-            folder = output / f"{variant.replace(' ', '-')}-seed{seed}"
-            print(f"{variant}, seed {seed}", flush=True)
-            metrics = _run(study.recipe_of(variant, seed), folder, split, count, device)
-            results.setdefault(variant, {})[str(seed)] = metrics
-            (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+            if not only or (variant, seed) in only:
+                print(f"{variant}, seed {seed}", flush=True)
+                _run(study.recipe_of(variant, seed), run_folder(output, variant, seed), split, count, device)
+
+
+def study_results(study: Study, output: Path, *, split: str, count: int) -> dict[str, Any]:
+    """COCO's figures of the runs that were evaluated: by variant, seed and net (`super`, `base`)."""
+    results: dict[str, Any] = {}
+    for variant in study.variants:
+        for seed in study.seeds:
+            path = run_folder(output, variant, seed) / f"{split}-{count}.json"
+            if path.exists():
+                results.setdefault(variant, {})[str(seed)] = json.loads(path.read_text())
     return results
 
 
-def _run(recipe: Recipe, folder: Path, split: str, count: int, device: str) -> dict[str, Any]:
+def _run(recipe: Recipe, folder: Path, split: str, count: int, device: str) -> None:
     path = folder / f"{split}-{count}.json"
     if path.exists():
-        return json.loads(path.read_text())
+        return
     folder.mkdir(parents=True, exist_ok=True)
     processes = join_processes(device)
     weights_path = folder / "model.safetensors"
@@ -105,7 +118,6 @@ def _run(recipe: Recipe, folder: Path, split: str, count: int, device: str) -> d
     metrics = metrics_by_depth(found, images.class_names)
     named = {name: metrics[str(config)] for name, config in configs.items()}
     path.write_text(json.dumps(named, indent=1) + "\n")
-    return named
 
 
 def table(results: Mapping[str, Mapping[str, Any]], metrics: Sequence[str] = SHOWN) -> str:
@@ -125,11 +137,31 @@ def table(results: Mapping[str, Mapping[str, Any]], metrics: Sequence[str] = SHO
     return "\n".join(lines) + "\n"
 
 
+def _parse_only(texts: Sequence[str], study: Study) -> list[tuple[str, int]]:
+    chosen = []
+    for text in texts:
+        variant, _, seed = text.partition(":")
+        if variant not in study.variants or (seed and seed not in map(str, study.seeds)):
+            raise RecipeError(
+                f"there is no run {text!r}; the variants are {', '.join(study.variants)}, "
+                f"the seeds {', '.join(map(str, study.seeds))}"
+            )
+        chosen += [(variant, number) for number in study.seeds if not seed or number == int(seed)]
+    return chosen
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line: `python -m training.study ablation --output runs/ablation`; goes on where it was interrupted."""
     parser = argparse.ArgumentParser(prog="training.study", description=__doc__)
     parser.add_argument("study", help="a study of training/studies, or a YAML file")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs, results.json and results.md")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="VARIANT[:SEED]",
+        help="train only this, as often as wanted: so that several commands can share a study out",
+    )
     parser.add_argument("--split", default="test", choices=sorted(SPLITS), help="(default: %(default)s)")
     parser.add_argument("--count", type=int, default=500, help="images of the split (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
@@ -137,7 +169,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         study = load_study(options.study)
         options.output.mkdir(parents=True, exist_ok=True)
-        results = run_study(study, options.output, split=options.split, count=options.count, device=options.device)
+        evaluated = {"split": options.split, "count": options.count}
+        run_study(study, options.output, **evaluated, device=options.device, only=_parse_only(options.only, study))
+        results = study_results(study, options.output, **evaluated)
+        (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     except (RuntimeError, ValueError, ArithmeticError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

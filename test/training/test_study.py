@@ -51,8 +51,18 @@ def test_runs_are_evaluated_at_the_nets_that_were_trained_and_not_repeated(
     assert "training on" not in capsys.readouterr().out
 
 
+def test_a_study_can_be_shared_out_by_variant_and_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.format(common=COMMON))
+    arguments = [str(file), "--output", str(tmp_path / "runs"), "--split", "val", "--count", "1", "--device", "cpu"]
+    assert main([*arguments, "--only", "static:3"]) == 0
+    assert set(json.loads((tmp_path / "runs" / "results.json").read_text())) == {"static"}
+    assert main([*arguments, "--only", "static:7"]) == 1
+    assert "the variants are static, distilled, the seeds 3" in capsys.readouterr().err
+
+
 def test_an_unknown_study_names_those_that_there_are() -> None:
-    with pytest.raises(RecipeError, match="no study 'nothing': neither a file nor one of ablation, fine"):
+    with pytest.raises(RecipeError, match="no study 'nothing': neither a file nor one of evidence"):
         load_study("nothing")
 
 
