@@ -178,13 +178,18 @@ def provenance_of(weights: Weights) -> dict[str, Any]:
     if weights.provenance is not None:
         return {**weights.provenance, "commit": git_commit()}
     recipe = weights.recipe
-    return {
-        "recipe": f"{recipe.model}, {weights.iteration} iterations of {recipe.batch_size} aisle scenes",
-        "dataset": AISLE_DATASET,
+    samples, dataset = ("aisle scenes", AISLE_DATASET) if recipe.coco is None else ("images", recipe.coco.annotations)
+    passes = " and ".join(f"{name}-net" for name in recipe.trained_passes)
+    learnt = "labels" if recipe.distillation is None else "labels and self-distillation"
+    provenance = {
+        "recipe": f"{recipe.model}, {weights.iteration} iterations of {recipe.batch_size} {samples}",
+        "training": f"{passes} on {learnt}",
+        "dataset": Path(dataset).name,
         "iterations": weights.iteration,
         "seed": recipe.seed,
         "commit": git_commit(),
     }
+    return provenance if recipe.initial_weights is None else {**provenance, "started_from": recipe.initial_weights}
 
 
 def git_commit() -> str:

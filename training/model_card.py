@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_AISLE_ORIGIN = """\
-Super-net and base-net were trained together on the labels; configurations between the two were never trained.
-The weights are Apache-2.0, as the code that made them. No photograph and no other data set took part."""
+_TRAINED_ORIGIN = """\
+Configurations other than those of the nets named above were never trained."""
+
+_AISLE_ORIGIN = f"""\
+{_TRAINED_ORIGIN} The weights are Apache-2.0, as the
+code that made them. No photograph and no other data set took part."""
 
 _AISLE_USE = """\
 For trying the node out: the classes are simple rendered solids in synthetic warehouse aisles, seen from a moving
@@ -17,6 +20,9 @@ safety is at stake.** For real use train on your own data, or import public weig
 _CONVERTED_ORIGIN = """\
 The weights were converted, not trained here: their licence is their authors'. The essential paths start as copies of
 the full ones and were never trained: full depth is what these weights are good for, and with a decoder every exit."""
+
+_TRAINED_USE = """\
+For images like those that it was trained on. **Do not rely on it where safety is at stake.**"""
 
 _CONVERTED_USE = """\
 What the original weights are for; ask their authors. **Do not rely on it where safety is at stake.**"""
@@ -31,7 +37,11 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     num_configs = 256 * max(1, manifest["num_exits"])
     fine = "with" if any(name.endswith(".fine") for name in manifest["segments"]) else "without"
     provenance = "\n".join(f"| {key} | {value} |" for key, value in manifest["provenance"].items())
-    on_aisle = manifest["provenance"].get("dataset") == AISLE_DATASET
+    origin, use = _CONVERTED_ORIGIN, _CONVERTED_USE
+    if manifest["provenance"].get("dataset") == AISLE_DATASET:
+        origin, use = _AISLE_ORIGIN, _AISLE_USE
+    elif "iterations" in manifest["provenance"]:
+        origin, use = _TRAINED_ORIGIN, _TRAINED_USE
     return f"""# {manifest["name"]}
 
 Any-depth detector `{manifest["model"]}`, {fine} FINE in its top-down fusions: one set of weights, {num_configs} depth
@@ -45,7 +55,7 @@ Classes: {", ".join(manifest["class_names"])}.
 |---|---|
 {provenance}
 
-{_AISLE_ORIGIN if on_aisle else _CONVERTED_ORIGIN}
+{origin}
 
 ## How well it does
 
@@ -53,7 +63,7 @@ Classes: {", ".join(manifest["class_names"])}.
 
 ## What it is for
 
-{_AISLE_USE if on_aisle else _CONVERTED_USE}
+{use}
 """
 
 

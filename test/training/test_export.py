@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,21 @@ from anydepth_perception.bundle import Bundle, write_bundle, write_reference
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.execution import SelfCheckError, WholeExecution
 from anydepth_perception.execution.self_check import reference_configs
-from training.export import export_segments, main, manifest_of, reference_image, reference_in_torch
-from training.model_card import model_card
+from training.data.settings import CocoSettings
+from training.export import (
+    export_segments,
+    main,
+    manifest_of,
+    provenance_of,
+    reference_image,
+    reference_in_torch,
+)
+from training.losses.distillation import DistillationSettings
+from training.model_card import AISLE_DATASET, model_card
 from training.models.build import build_model
 from training.models.yolo import AnyDepthYolo
 from training.recipe import Recipe, RecipeError
-from training.weights import load_weights, save_weights
+from training.weights import Weights, load_weights, save_weights
 
 CLASS_NAMES = ["a", "b", "c"]
 RECIPE = Recipe(model="yolo-t", image_size=(96, 128))
@@ -108,6 +119,29 @@ def test_the_model_card_gives_classes_origin_and_accuracy(bundle: Bundle) -> Non
     assert "Classes: a, b, c." in card
     assert "| seed | 0 |" in card
     assert "| FFFF.FFFF | 40.0 | 62.5 |" in card
+
+
+def test_the_provenance_says_what_the_training_was(model: AnyDepthYolo, tmp_path: Path) -> None:
+    def provenance(**changes: object) -> dict[str, Any]:
+        return provenance_of(Weights(model, dataclasses.replace(RECIPE, **changes), CLASS_NAMES, 7))  # type: ignore[arg-type]
+
+    assert provenance()["training"] == "super-net and base-net on labels"
+    distilled = provenance(distillation=DistillationSettings(), initial_weights="first.safetensors")
+    assert distilled["training"] == "super-net and base-net on labels and self-distillation"
+    assert distilled["started_from"] == "first.safetensors"
+    assert provenance(any_depth=False)["training"] == "super-net on labels"
+    own = provenance(coco=CocoSettings(annotations="somewhere/own.json", folder="images"))
+    assert (own["dataset"], own["recipe"]) == ("own.json", f"yolo-t, 7 iterations of {RECIPE.batch_size} images")
+
+
+def test_the_model_card_of_own_data_speaks_of_no_aisles(bundle: Bundle) -> None:
+    manifest = json.loads((Path(bundle.path) / "manifest.json").read_text())
+    manifest["provenance"] = {"dataset": AISLE_DATASET, "iterations": 7}
+    assert "warehouse aisles" in model_card(manifest)
+    manifest["provenance"] = {"dataset": "own.json", "iterations": 7}
+    card = model_card(manifest)
+    assert "warehouse" not in card
+    assert "converted" not in card
 
 
 def test_the_command_exports_at_the_size_it_is_asked_for(model: AnyDepthYolo, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.data.annotated import fit, mirror
+from training.data.annotated import SampleError, fit, mirror
 from training.data.batches import collate, training_batches
-from training.data.scenes import annotated
+from training.data.scenes import TrainingScenes, annotated
 from training.ema import ModelEma
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
@@ -91,6 +91,15 @@ def test_a_static_run_has_no_base_pass(tmp_path: Path) -> None:
     log = trainer.step(*next(training_batches(recipe, 0)))
     assert "super_box" in log
     assert not any(key.startswith("base") for key in log)
+
+
+def test_a_scene_that_cannot_be_rendered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("somewhere")
+
+    monkeypatch.setattr("training.data.scenes.render_image", fails)
+    with pytest.raises(SampleError, match="training scene 5: ZeroDivisionError: somewhere"):
+        TrainingScenes(RECIPE)[5]
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:

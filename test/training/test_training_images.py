@@ -11,9 +11,10 @@ import pytest
 import torch
 from coco_folder import box, write_folder
 
+from training.data.annotated import SampleError
 from training.data.batches import training_batches, training_data
 from training.data.coco import ImageReadError
-from training.data.images import SampleError, TrainingImages
+from training.data.images import TrainingImages
 from training.data.settings import CocoSettings, DetrAugmentation, YoloAugmentation
 from training.distributed import Processes
 from training.recipe import Recipe, RecipeError, load_recipe

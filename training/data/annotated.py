@@ -15,6 +15,10 @@ Sample = tuple[Tensor, Tensor, Tensor, Tensor]
 """Image [3, H, W] uint8, boxes [n, 4] xyxy network pixels, labels [n], ignored boxes [k, 4]."""
 
 
+class SampleError(RuntimeError):
+    """A training sample that could not be made; the message begins with the path of its image, or names its scene."""
+
+
 @dataclass(frozen=True)
 class Annotated:
     """An image with its objects; coordinates are continuous, with pixel i covering [i, i + 1).

@@ -7,16 +7,12 @@ import sys
 import numpy as np
 from torch.utils.data import Dataset
 
-from training.data.annotated import Annotated, Sample, fit
+from training.data.annotated import Annotated, Sample, SampleError, fit
 from training.data.augment_detr import augment_detr, side_of_batch, to_side
 from training.data.augment_yolo import augment_yolo
 from training.data.coco import CocoData, ImageReadError
 from training.data.settings import CocoSettings
 from training.recipe import Recipe
-
-
-class SampleError(RuntimeError):
-    """A sample that could not be made; the message begins with the path of its image."""
 
 
 class TrainingImages(Dataset[Sample]):

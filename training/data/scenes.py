@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
 from training.data.aisle import SPLITS, render_image
-from training.data.annotated import Annotated, Sample, fit, mirror
+from training.data.annotated import Annotated, Sample, SampleError, fit, mirror
 from training.recipe import Recipe
 
 SCENES_PER_SEED = 100_000
@@ -40,11 +40,17 @@ class TrainingScenes(Dataset[Sample]):
         return self.recipe.iterations * self.recipe.batch_size
 
     def __getitem__(self, index: int) -> Sample:
+        scene = (self.recipe.seed * SCENES_PER_SEED + index) % len(SPLITS["train"])
+        try:
+            return self._sample(index, scene)
+        except Exception as error:
+            raise SampleError(f"training scene {scene}: {type(error).__name__}: {error}") from error
+
+    def _sample(self, index: int, scene: int) -> Sample:
         data = self.recipe.data
         random = np.random.default_rng((self.recipe.seed, index))
         weights = np.array(data.frame_weights) / sum(data.frame_weights)
         size = data.frame_sizes[int(random.choice(len(weights), p=weights))]
-        scene = (self.recipe.seed * SCENES_PER_SEED + index) % len(SPLITS["train"])
         image_size = self.recipe.image_size_at(index // self.recipe.batch_size)
         fitted = fit(annotated(render_image("train", scene, size)), image_size, self.recipe.resize)
         return (mirror(fitted) if random.random() < data.flip else fitted).to_sample()
