@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,18 +59,36 @@ def save_weights(
 
 
 def start_from(model: nn.Module, path: Path) -> list[str]:
-    """Copies a weights file into `model` where name and shape agree; returns the names of the tensors left as they are.
+    """Copies a weights file into `model` as far as it fits; returns the names of the tensors left as they are.
+
+    Any-depth weights may come from a plain network and the other way round: the essential paths' batch norms start as
+    copies of the full paths', their dedicated aggregators as the first columns of the full ones.
 
     Raises:
         RecipeError: not such a file, or one of another network: less than half of the tensors fit.
     """
     theirs = load_weights(path).model.state_dict()
     ours = model.state_dict()
-    fitting = {name: theirs[name] for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
+    fitting = {}
+    for name, tensor in ours.items():
+        source = next((theirs[other] for other in _names_elsewhere(name) if other in theirs), None)
+        if source is not None and name.endswith("aggregator.essential.conv.weight"):
+            source = source[:, : tensor.shape[1]]
+        if source is not None and source.shape == tensor.shape:
+            fitting[name] = source
     if 2 * len(fitting) < len(ours):
         raise RecipeError(f"{path} holds another network: only {len(fitting)} of {len(ours)} tensors fit")
     model.load_state_dict(fitting, strict=False)
     return sorted(set(ours) - set(fitting))
+
+
+def _names_elsewhere(name: str) -> list[str]:
+    """What other networks may call the tensor `name` of an any-depth or a plain network, best first."""
+    names = []
+    for alike in (name, name.replace(".aggregator.essential.", ".aggregator.full.")):
+        plain = re.sub(r"\.norm\.(full|essential)\.", ".norm.", alike)
+        names += [alike, plain, plain.replace(".norm.", ".norm.full.")]
+    return names
 
 
 def load_weights(path: Path) -> Weights:

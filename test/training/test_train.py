@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from random_weights import randomise
 
+from anydepth_perception.depth.config import STAGES
+from training.analysis.cka import essential_config
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data.annotated import SampleError, fit, mirror
 from training.data.batches import collate, training_batches
@@ -18,7 +21,7 @@ from training.optimizer import learning_rate, make_optimizer
 from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
 from training.run_log import drop_rows_after
 from training.train import Trainer, main
-from training.weights import save_weights
+from training.weights import save_weights, start_from
 
 RECIPE = Recipe(
     model="yolo-t",
@@ -66,6 +69,38 @@ def test_a_run_starts_from_initial_weights_and_says_what_does_not_fit(tmp_path: 
     ours = trainer.model.state_dict()
     for name, tensor in given.state_dict().items():
         assert name in trainer.random_tensors or torch.equal(ours[name], tensor), name
+
+
+@pytest.mark.parametrize("dedicated", [True, False])
+@pytest.mark.parametrize("model", ["yolo-t", "detr-r18"])
+def test_an_any_depth_run_starts_from_a_plain_network(model: str, dedicated: bool, tmp_path: Path) -> None:
+    plain = Recipe(model=model, image_size=(64, 64), any_depth=False, fine=False)
+    weights, path = plain.build_model(3).eval(), tmp_path / "plain.safetensors"
+    randomise(weights)
+    save_weights(weights, path, plain, list("abc"), 0)
+    recipe = Recipe(model=model, image_size=(64, 64), dedicated_aggregators=dedicated)
+    any_depth = recipe.build_model(3).eval()
+
+    left = start_from(any_depth, path)
+
+    assert left
+    assert all(".fine." in name or ".high_projection." in name for name in left)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        ours = any_depth.features(images, any_depth.full_config())
+        theirs = weights.features(images, weights.full_config())
+        for stage in STAGES:
+            assert torch.equal(ours[stage], theirs[stage]), stage  # FINE starts as the identity
+        essential = any_depth.features(images, any_depth.base_config())
+        split = weights.features(images, essential_config(weights))
+        for stage in STAGES:
+            torch.testing.assert_close(essential[stage], split[stage])
+
+    back = plain.build_model(3).eval()
+    save_weights(any_depth, path, recipe, list("abc"), 0)
+    assert start_from(back, path) == []
+    for name, tensor in weights.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor), name
 
 
 def test_initial_weights_of_another_network_are_refused(tmp_path: Path) -> None:
