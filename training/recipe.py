@@ -113,6 +113,8 @@ class Recipe:
         fine_settings: what kind of FINE; the paper's by default.
         any_depth: train super-net and base-net together; False trains the plain baseline.
         passes: which of `super` and `base` a step runs. `base` alone trains a plain network of the base-net's depth.
+        base_from: iteration at which the base-net's pass begins; a step before it has the super-net's alone, at half
+            the cost.
         switch_norms: batch norms of their own for the essential paths.
         dedicated_aggregators: aggregators of their own for the essential paths of YOLO's longer stages.
         distillation: draws the base-net towards the super-net; nothing if it is left out.
@@ -142,6 +144,7 @@ class Recipe:
     fine_settings: FineSettings = field(default_factory=FineSettings)
     any_depth: bool = True
     passes: tuple[str, ...] = ("super", "base")
+    base_from: int = 0
     switch_norms: bool = True
     dedicated_aggregators: bool = True
     distillation: DistillationSettings | None = None
@@ -181,6 +184,10 @@ class Recipe:
                 f"distillation needs both passes, but the recipe runs {', '.join(self.trained_passes)} alone; "
                 "set distillation to null"
             )
+        if self.base_from and self.trained_passes != ("super", "base"):
+            raise RecipeError(f"base_from is {self.base_from}, but the recipe does not run both passes")
+        if not 0 <= self.base_from < self.iterations:
+            raise RecipeError(f"base_from is {self.base_from}; it must be within the {self.iterations} iterations")
         if self.resize not in ("letterbox", "stretch"):
             raise RecipeError(f"resize is {self.resize!r}; it must be letterbox or stretch")
         if len(self.data.frame_sizes) != len(self.data.frame_weights):
@@ -196,6 +203,10 @@ class Recipe:
     def trained_passes(self) -> tuple[str, ...]:
         """The passes of a step: a network without any depth has only the super-net's."""
         return self.passes if self.any_depth else ("super",)
+
+    def passes_at(self, iteration: int) -> tuple[str, ...]:
+        """The passes of one iteration's step."""
+        return self.trained_passes[:1] if iteration < self.base_from else self.trained_passes
 
     def build_model(self, num_classes: int) -> AnyDepthDetector:
         """The detector that this recipe trains, with random weights."""

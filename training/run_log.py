@@ -7,13 +7,23 @@ from pathlib import Path
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Appends a row to a CSV file, with a header where the file is new."""
-    new = not path.exists()
+    """Appends a row to a CSV file, with a header where the file is new; keys that it has not yet become new columns."""
+    header = _header(path)
+    added = [key for key in row if key not in header]
+    if added:
+        header += added
+        lines = path.read_text().splitlines()[1:] if path.exists() else []
+        padded = (line + "," * len(added) for line in lines)
+        path.write_text("\n".join([",".join(header), *padded]) + "\n")
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+        csv.DictWriter(file, header, restval="").writerow(row)
+
+
+def _header(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return next(csv.reader(file), [])
 
 
 def drop_rows_after(path: Path, iteration: int) -> None:

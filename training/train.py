@@ -149,7 +149,7 @@ class Trainer:
         log: dict[str, float] = {}
         parts = self.recipe.accumulate
         for part, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
-            passes, teacher = self.recipe.trained_passes, None
+            passes, teacher = self.recipe.passes_at(self.iteration), None
             if "super" in passes:
                 teacher = self._super_pass(part, part_targets, log)
             if "base" in passes:

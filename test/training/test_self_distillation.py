@@ -161,6 +161,8 @@ def test_the_base_pass_alone_trains_a_plain_network_of_the_base_nets_depth(tmp_p
         ({"passes": ("base",), "any_depth": False}, "such a network has no base-net"),
         ({"passes": ("super",)}, "distillation needs both passes, but the recipe runs super alone"),
         ({"any_depth": False}, "distillation needs both passes"),
+        ({"any_depth": False, "distillation": None, "base_from": 2}, "base_from is 2, but the recipe does not"),
+        ({"iterations": 4, "base_from": 4}, "base_from is 4; it must be within the 4 iterations"),
     ],
 )
 def test_passes_that_do_not_fit_are_refused(settings: dict, message: str) -> None:

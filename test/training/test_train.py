@@ -19,7 +19,7 @@ from training.data.scenes import TrainingScenes, annotated
 from training.ema import ModelEma
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
-from training.run_log import drop_rows_after
+from training.run_log import append_row, drop_rows_after
 from training.train import Trainer, main
 from training.weights import save_weights, start_from
 
@@ -118,6 +118,22 @@ def test_a_step_trains_both_paths(tmp_path: Path) -> None:
     for name, parameter in log.model.named_parameters():
         if ".norm.full.bias" in name or ".norm.essential.bias" in name:
             assert not torch.equal(parameter, before[name]), name
+
+
+def test_the_base_pass_joins_at_its_iteration(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, base_from=2)
+    trainer = Trainer(recipe, tmp_path)
+    batch = next(training_batches(recipe, 0))
+    passes = [{key.partition("_")[0] for key in trainer.step(*batch)} & {"super", "base"} for _ in range(4)]
+    assert passes == [{"super"}, {"super"}, {"super", "base"}, {"super", "base"}]
+
+
+def test_a_column_that_joins_later_is_empty_before(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    append_row(path, {"iteration": 1, "super": 0.5})
+    append_row(path, {"iteration": 2, "super": 0.4, "base": 0.7})
+    append_row(path, {"iteration": 3, "base": 0.6})
+    assert path.read_text().split() == ["iteration,super,base", "1,0.5,", "2,0.4,0.7", "3,,0.6"]
 
 
 def test_a_static_run_has_no_base_pass(tmp_path: Path) -> None:
