@@ -252,15 +252,16 @@ class Trainer:
         self.iteration = state["iteration"]
 
     def validate(self) -> dict[str, float]:
-        """AP and AP50 of the nets that are trained, with averaged weights, on the images of `validation`."""
+        """AP and AP50 of the nets that the last step trained, with averaged weights, on the images of `validation`."""
         by_pass = {"super": self.model.full_config(), "base": self.model.base_config()}
-        configs = [by_pass[name] for name in self.recipe.trained_passes]
+        passes = self.recipe.passes_at(self.iteration - 1)
+        configs = [by_pass[name] for name in passes]
         assert self.validation is not None
         results = model_results(self.ema.model, configs, self.validation, self.recipe)
         metrics = metrics_by_depth(results, self.validation.class_names)
         return {
             f"{name}_{key}": metrics[str(config)][key]
-            for name, config in zip(self.recipe.trained_passes, configs, strict=True)
+            for name, config in zip(passes, configs, strict=True)
             for key in ("AP", "AP50")
         }
 
