@@ -39,7 +39,7 @@ bench-models: setup-dev ## Time and memory of one forward of AnyDepth-DETR again
 	$(DEVELOPMENT) -m training.bench_models
 
 test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS are passed on)
-	$(DEVELOPMENT) -m pytest $(PYTEST_ARGUMENTS)
+	$(DEVELOPMENT) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGUMENTS)
 
 test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the tests that need a GPU with TensorRT or TensorRT-RTX; fails where there is none
 	$(GPU_PYTHON) -m pytest test/gpu -v -rP $(PYTEST_ARGUMENTS)

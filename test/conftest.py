@@ -22,6 +22,17 @@ with contextlib.suppress(ImportError):  # the run-time environment goes without
     settings.load_profile("project")
 
 
+ON_DDS = ("e2e", "ros", "test_tools_bench.py", "test_bench.py")
+"""Folders and files whose tests start ROS nodes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where two processes share the tests, a file's stay together, and only one process at a time starts ROS nodes."""
+    for item in items:
+        group = "ros" if set(ON_DDS) & set(item.path.parts) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny valid bundle, shared by the tests of a run: read it, don't change it."""
