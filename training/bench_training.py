@@ -29,8 +29,9 @@ Batch = tuple[Tensor, Targets]
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """The plain network on labels, both nets on labels, and both with every distillation term."""
+    """The plain network on labels, both nets on labels, and both with every distillation term; weights are random."""
     settings = DistillationSettings() if recipe.model.startswith("detr-") else YOLO_DISTILLATION
+    recipe = dataclasses.replace(recipe, initial_weights=None, base_from=0)
     joint = dataclasses.replace(recipe, any_depth=True, passes=("super", "base"), distillation=None)
     return {
         STATIC: dataclasses.replace(joint, any_depth=False),

@@ -186,7 +186,7 @@ class Recipe:
             )
         if self.base_from and self.trained_passes != ("super", "base"):
             raise RecipeError(f"base_from is {self.base_from}, but the recipe does not run both passes")
-        if not 0 <= self.base_from < self.iterations:
+        if self.base_from and not 0 < self.base_from < self.iterations:
             raise RecipeError(f"base_from is {self.base_from}; it must be within the {self.iterations} iterations")
         if self.resize not in ("letterbox", "stretch"):
             raise RecipeError(f"resize is {self.resize!r}; it must be letterbox or stretch")
