@@ -151,7 +151,7 @@ def _parse_only(texts: Sequence[str], study: Study) -> list[tuple[str, int]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: `python -m training.study ablation --output runs/ablation`; goes on where it was interrupted."""
+    """Command line: `python -m training.study evidence --output runs/evidence`; goes on where it was interrupted."""
     parser = argparse.ArgumentParser(prog="training.study", description=__doc__)
     parser.add_argument("study", help="a study of training/studies, or a YAML file")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs, results.json and results.md")
