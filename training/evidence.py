@@ -17,7 +17,7 @@ from anydepth_perception.depth.config import DepthConfig, all_configs
 from training.analysis import plots
 from training.analysis.cka import boundary_cka
 from training.analysis.errors import count_errors
-from training.analysis.evidence import CKA_VARIANTS, ERROR_VARIANTS, OURS, SWEEP, blocks, fill
+from training.analysis.evidence import CKA_VARIANTS, ERROR_VARIANTS, OURS, SHIPPED, SWEEP, blocks, fill
 from training.analysis.reports import analyse_samples, bundle_depths, tensors
 from training.evaluate import bundle_results, gflops_of, model_results
 from training.evaluation.coco import metrics_by_depth
@@ -145,9 +145,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measure(study: Study, runs: Path, bundle: str, folder: Path, only: list[str]) -> None:
     mixtures = list(all_configs(0))
+    shipped = find_bundle(bundle).with_suffix(".safetensors")
     measurements: dict[str, Callable[[], Any]] = {
         "study": lambda: measure_study(study, runs),
-        "cka": lambda: each_run(study, runs, CKA_VARIANTS, cka_of),
+        "cka": lambda: {**each_run(study, runs, CKA_VARIANTS, cka_of), SHIPPED: {"": cka_of(load_weights(shipped))}},
         "errors": lambda: each_run(study, runs, ERROR_VARIANTS, errors_of),
         "sweep": lambda: each_run(
             study,

@@ -24,8 +24,10 @@ ABLATION = (
 JOINT = "preset joint"
 STATIC_FULL, STATIC_BASE = "static full", "static base"
 WITHOUT_FINE = "without FINE"
+LONGER = tuple(f"longer {variant}" for variant in (STATIC_FULL, STATIC_BASE, JOINT, WITHOUT_FINE))
+SHIPPED = "shipped"
 FINE_VARIANTS = {WITHOUT_FINE: "none", "FINE r=1": "1", STATIC_FULL: "2", "FINE r=4": "4"}
-CKA_VARIANTS = (OURS, "plus target alignment", "plus aggregators", NAIVE, STATIC_FULL)
+CKA_VARIANTS = (OURS, "plus target alignment", "plus aggregators", NAIVE, STATIC_FULL, LONGER[2])
 ERROR_VARIANTS = (WITHOUT_FINE, STATIC_FULL)
 SWEEP = {
     "super-net": "FFFF.FFFF",
@@ -66,6 +68,7 @@ def blocks(documents: Documents) -> dict[str, str]:
         "setting": _setting(documents["study"]),
         "ablation": _nets(results, ABLATION),
         "static": _nets(results, (STATIC_FULL, STATIC_BASE, OURS, JOINT)),
+        "longer": _nets(results, LONGER),
         "presets": _nets(results, (OURS, JOINT, "spatial features")),
         "fine": _fine(results),
         "errors": _errors(documents["errors"]),
@@ -101,26 +104,52 @@ def bars(documents: Documents) -> list[Bar]:
 
 def _study_bars(documents: Documents) -> list[Bar]:
     results, cka = documents["study"]["results"], documents["cka"]
-    full, base = _mean(results, OURS, "super"), _mean(results, OURS, "base")
-    over_full, over_base = full - _mean(results, STATIC_FULL, "super"), base - _mean(results, STATIC_BASE, "base")
     lowest = {name: min(_lowest_cka(cka, name)) for name in (OURS, NAIVE, STATIC_FULL)}
     below = max(_below_base(of_seed) for of_seed in documents["mixtures"][OURS].values())
-    gain, small = (
-        _mean(results, STATIC_FULL, "super", key) / _mean(results, WITHOUT_FINE, "super", key) - 1
-        for key in ("AP", "APs")
-    )
     return [
-        Bar("full against the plain full network", "at least -0.5", f"{over_full:+.2f}", over_full >= -0.5),
-        Bar("base against the plain base network", "at least -1.0", f"{over_base:+.2f}", over_base >= -1.0),
-        Bar("base against full", "at least -3.0", f"{base - full:+.2f}", base - full >= -3.0),
-        Bar("lowest CKA at a boundary, ours", "at least 0.92", f"{lowest[OURS]:.3f}", lowest[OURS] >= 0.92),
+        *_accuracy_bars(results, OURS, ""),
+        *_accuracy_bars(results, LONGER[2], "longer "),
+        *(_cka_bar(cka, name) for name in (OURS, LONGER[2], SHIPPED) if name in cka),
         Bar("lowest CKA, naive joint training", "below ours", f"{lowest[NAIVE]:.3f}", lowest[NAIVE] < lowest[OURS]),
         Bar(
             "lowest CKA, plain network", "below ours", f"{lowest[STATIC_FULL]:.3f}", lowest[STATIC_FULL] < lowest[OURS]
         ),
         Bar("lowest mixture below base", "at most 1.0", f"{below:.2f}", below <= 1.0),
-        Bar("FINE's relative gain", "above 0 %", f"{100 * gain:+.1f} %", gain > 0),
-        Bar("FINE's relative gain on small objects", "above that on all", f"{100 * small:+.1f} %", small > gain),
+        *_fine_bars(results, ""),
+        *_fine_bars(results, "longer "),
+    ]
+
+
+def _accuracy_bars(results: Documents, ours: str, prefix: str) -> list[Bar]:
+    """Full and base of a variant against the plain networks whose names have the prefix."""
+    if not {ours, prefix + STATIC_FULL, prefix + STATIC_BASE} <= results.keys():
+        return []
+    full, base = _mean(results, ours, "super"), _mean(results, ours, "base")
+    over_full = full - _mean(results, prefix + STATIC_FULL, "super")
+    over_base = base - _mean(results, prefix + STATIC_BASE, "base")
+    return [
+        Bar(f"{ours}: full against the plain full network", "at least -0.5", f"{over_full:+.2f}", over_full >= -0.5),
+        Bar(f"{ours}: base against the plain base network", "at least -1.0", f"{over_base:+.2f}", over_base >= -1.0),
+        Bar(f"{ours}: base against full", "at least -3.0", f"{base - full:+.2f}", base - full >= -3.0),
+    ]
+
+
+def _cka_bar(cka: Documents, variant: str) -> Bar:
+    lowest = min(_lowest_cka(cka, variant))
+    return Bar(f"lowest CKA at a boundary, {variant}", "at least 0.92", f"{lowest:.3f}", lowest >= 0.92)
+
+
+def _fine_bars(results: Documents, prefix: str) -> list[Bar]:
+    with_fine, without = prefix + STATIC_FULL, prefix + WITHOUT_FINE
+    if not {with_fine, without} <= results.keys():
+        return []
+    gain, small = (
+        _mean(results, with_fine, "super", key) / _mean(results, without, "super", key) - 1 for key in ("AP", "APs")
+    )
+    runs = f"FINE's relative gain{', longer runs' if prefix else ''}"
+    return [
+        Bar(runs, "above 0 %", f"{100 * gain:+.1f} %", gain > 0),
+        Bar(f"{runs}, small objects", "above that on all", f"{100 * small:+.1f} %", small > gain),
     ]
 
 
