@@ -14,8 +14,8 @@ from anydepth_perception.bundle.errors import BundleError
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError
 
 REFERENCE_FILE = "reference.npz"
-BEST_ROWS, SPREAD_ROWS = 100, 100
-"""Rows that are kept of each configuration: the best, which become detections, and some of all levels."""
+BEST_ROWS, SPREAD_ROWS, LAST_ROWS = 100, 50, 50
+"""Rows kept of each configuration: the best, which become detections, some of all levels, some of the last tenth."""
 
 _MAX_FILE_BYTES = 64 << 20
 _IMAGE = "image"
@@ -46,11 +46,13 @@ class Reference:
 def choose_rows(boxes: np.ndarray, logits: np.ndarray) -> ReferenceRows:
     """The rows of raw boxes [1, N, 4] and logits [1, N, C] that are worth keeping.
 
-    The best ones alone would not do: they may all be of the finest level, which does not depend on the last stages.
+    The best ones alone would not do: they may all be of the finest level, which does not depend on the last stages. The
+    last tenth holds the coarsest level, which has few rows of all.
     """
     best = np.argsort(-logits[0].max(axis=1), kind="stable")[:BEST_ROWS]
-    spread = np.linspace(0, len(logits[0]) - 1, SPREAD_ROWS).astype(np.int32)
-    indices = np.unique(np.concatenate([best, spread])).astype(np.int32)
+    end = len(logits[0]) - 1
+    spread, last = np.linspace(0, end, SPREAD_ROWS), np.linspace(0.9 * end, end, LAST_ROWS)
+    indices = np.unique(np.concatenate([best, spread, last]).astype(np.int32))
     return ReferenceRows(indices, boxes[0][indices].astype(np.float32), logits[0][indices].astype(np.float32))
 
 
