@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def measure_study(study: Study, runs: Path) -> dict[str, Any]:
         "iterations": recipe.iterations,
         "batch_size": recipe.batch_size,
         "image_size": recipe.image_size,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, PyTorch {torch.__version__}",
         "results": {
             variant: {
                 seed: {net: {key: round(values[key], 5) for key in KEPT} for net, values in nets.items()}

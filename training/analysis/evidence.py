@@ -27,7 +27,7 @@ WITHOUT_FINE = "without FINE"
 LONGER = tuple(f"longer {variant}" for variant in (STATIC_FULL, STATIC_BASE, JOINT, WITHOUT_FINE))
 SHIPPED = "shipped"
 FINE_VARIANTS = {WITHOUT_FINE: "none", "FINE r=1": "1", STATIC_FULL: "2", "FINE r=4": "4"}
-CKA_VARIANTS = (OURS, "plus target alignment", "plus aggregators", NAIVE, STATIC_FULL, LONGER[2])
+CKA_VARIANTS = (OURS, "spatial features", "plus aggregators", NAIVE, STATIC_FULL, LONGER[2])
 ERROR_VARIANTS = (WITHOUT_FINE, STATIC_FULL)
 SWEEP = {
     "super-net": "FFFF.FFFF",
@@ -98,7 +98,7 @@ class Bar:
 
 
 def bars(documents: Documents) -> list[Bar]:
-    """All bars, by means over the seeds."""
+    """All bars, by means over the seeds that both sides of a comparison have."""
     return [*_study_bars(documents), *_shipped_bars(documents["shipped"])]
 
 
@@ -122,7 +122,8 @@ def _study_bars(documents: Documents) -> list[Bar]:
 
 def _accuracy_bars(results: Documents, ours: str, prefix: str) -> list[Bar]:
     """Full and base of a variant against the plain networks whose names have the prefix."""
-    if not {ours, prefix + STATIC_FULL, prefix + STATIC_BASE} <= results.keys():
+    results = _of_common_seeds(results, ours, prefix + STATIC_FULL, prefix + STATIC_BASE)
+    if not results:
         return []
     full, base = _mean(results, ours, "super"), _mean(results, ours, "base")
     over_full = full - _mean(results, prefix + STATIC_FULL, "super")
@@ -141,7 +142,8 @@ def _cka_bar(cka: Documents, variant: str) -> Bar:
 
 def _fine_bars(results: Documents, prefix: str) -> list[Bar]:
     with_fine, without = prefix + STATIC_FULL, prefix + WITHOUT_FINE
-    if not {with_fine, without} <= results.keys():
+    results = _of_common_seeds(results, with_fine, without)
+    if not results:
         return []
     gain, small = (
         _mean(results, with_fine, "super", key) / _mean(results, without, "super", key) - 1 for key in ("AP", "APs")
@@ -168,6 +170,13 @@ def _shipped_bars(shipped: Documents) -> list[Bar]:
         ),
         Bar("shipped: AP50 of full", "at least 75", f"{found:.1f}", found >= 75),
     ]
+
+
+def _of_common_seeds(results: Documents, *variants: str) -> dict[str, dict[str, Any]]:
+    """These variants with the seeds that all of them have; nothing where there is none."""
+    of_each = [results.get(variant, {}) for variant in variants]
+    seeds = [seed for seed in of_each[0] if all(seed in of_seed for of_seed in of_each)]
+    return {variant: {seed: results[variant][seed] for seed in seeds} for variant in variants if seeds}
 
 
 def _values(results: Documents, variant: str, net: str, metric: str = "AP") -> list[float]:

@@ -52,17 +52,16 @@ def cka_bars(values: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path
             heights = [by_kind[kind][stage] for stage in STAGES]
             offset = (index - (len(values) - 1) / 2) * width
             bars = axis.bar(positions + offset, heights, width * 0.94, label=label, color=COLOURS[index % len(COLOURS)])
-            size = 7 if len(values) <= 3 else 5.5
-            axis.bar_label(bars, fmt="%.2f", fontsize=size, padding=1)
+            axis.bar_label(bars, fmt="%.2f", fontsize=6.5, padding=2, rotation=0 if len(values) <= 3 else 90)
         axis.axhline(0.92, color="black", linewidth=0.7, linestyle=":")
         axis.set_xticks(positions, STAGES)
         axis.set_xlim(-0.6, len(STAGES) - 0.4)
-        axis.set_ylim(0, 1.12)
+        axis.set_ylim(0, 1.2)
         axis.set_yticks(np.arange(0, 1.01, 0.2))
         axis.set_ylabel("linear CKA")
         axis.set_title(titles.get(kind, kind), fontsize=10, loc="left")
         axis.grid(axis="x", visible=False)
-    axes[0].legend(frameon=False, ncols=len(values), fontsize=8, loc="lower left", bbox_to_anchor=(0.45, 1.0))
+    axes[-1].legend(frameon=False, ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     save(figure, path)
 
 
