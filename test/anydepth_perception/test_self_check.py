@@ -219,6 +219,7 @@ def test_rows_in_order_are_compared_one_by_one() -> None:
     assert difference(rows, boxes, logits, ordered=True) == 0
     logits[0, 19, 1] += 0.25
     assert difference(rows, boxes, logits, ordered=True) == pytest.approx(0.25, abs=1e-6)
+    assert difference(rows, boxes, logits, ordered=True, precision="int8") == pytest.approx(0.25 / 21**0.5, abs=1e-6)
     assert difference(rows, boxes[:, ::-1], logits[:, ::-1], ordered=True) > 0.25
 
 
@@ -238,6 +239,7 @@ def test_one_query_that_was_chosen_otherwise_is_no_fault() -> None:
     other = logits.copy()
     other[0, 7] += 9
     assert difference(rows, boxes, other, ordered=False) == 0
+    assert difference(rows, boxes, other, ordered=False, precision="int8") == 0
 
 
 def test_the_coarsest_arithmetic_sets_the_tolerance(referenced: Bundle, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ DETR_SIZE = 160
 class Checked:
     """A bundle, an image, and the rows that its full configuration gives."""
 
-    def __init__(self, bundle: Bundle, image: np.ndarray) -> None:
+    def __init__(self, bundle: Bundle, image: np.ndarray, precision: str = "float32") -> None:
         self.bundle = bundle
+        self.precision = precision
         self.image = image
         self.rows: ReferenceRows = choose_rows(*self._outputs(bundle.full))
 
@@ -37,7 +38,8 @@ class Checked:
         return outputs["boxes"], outputs["logits"]
 
     def _difference(self, boxes: np.ndarray, logits: np.ndarray) -> float:
-        return difference(self.rows, boxes, logits, ordered=self.bundle.manifest.family == "yolo")
+        ordered = self.bundle.manifest.family == "yolo"
+        return difference(self.rows, boxes, logits, ordered=ordered, precision=self.precision)
 
 
 @pytest.fixture(scope="module", params=[SHIPPED, RANDOM_DETR])
@@ -68,7 +70,7 @@ def test_the_wrong_exit_is_noticed(checked: Checked) -> None:
 
 def test_the_wrong_path_is_noticed_at_the_tolerance_of_int8_as_well() -> None:
     bundle = Bundle.load(find_bundle(SHIPPED))
-    checked = Checked(bundle, smooth_noise(bundle))
+    checked = Checked(bundle, smooth_noise(bundle), "int8")
     for stage in STAGES:
         assert checked.difference_of(without(bundle, stage)) > TOLERANCES["int8"], stage
 
