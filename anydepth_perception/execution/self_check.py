@@ -81,7 +81,7 @@ class SelfCheck:
         if not checked.difference <= checked.tolerance:
             raise SelfCheckError(
                 f"{self._bundle.path}: engines of {self._backend.name} {self._backend.version} "
-                f"({self._backend.precision}) for {config} are wrong: their outputs differ from the reference by "
+                f"({coarser}) for {config} are wrong: their outputs differ from the reference by "
                 f"{checked.difference:.3g}, at most {checked.tolerance:g} is allowed; they are not used"
             )
         return checked
