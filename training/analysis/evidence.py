@@ -150,8 +150,8 @@ def _fine_bars(results: Documents, prefix: str) -> list[Bar]:
     )
     runs = f"FINE's relative gain{', longer runs' if prefix else ''}"
     return [
-        Bar(runs, "above 0 %", f"{100 * gain:+.1f} %", gain > 0),
-        Bar(f"{runs}, small objects", "above that on all", f"{100 * small:+.1f} %", small > gain),
+        Bar(runs, "above 0 %", f"{100 * gain:+.2f} %", gain > 0),
+        Bar(f"{runs}, small objects", "above that on all", f"{100 * small:+.2f} %", small > gain),
     ]
 
 
