@@ -65,7 +65,7 @@ def test_runs_are_measured_and_the_page_is_filled(tmp_path: Path, monkeypatch: p
     assert evidence.main(["--runs", str(tmp_path / "runs"), "--docs", str(page.parent)]) == 0
 
     text = page.read_text()
-    assert "| FINE's relative gain | above 0 % | +0.0 % | **missed** |" in text
+    assert "| FINE's relative gain | above 0 % | +0.00 % | **missed** |" in text
     assert f"| {OURS}: base against full | at least -3.0 | +0.00 | met |" in text
     mixtures = json.loads((page.parent / "evidence" / "mixtures.json").read_text())
     assert len(mixtures[OURS]["0"]) == 256
