@@ -26,7 +26,7 @@ def test_the_tables_of_the_page_are_those_of_the_figures() -> None:
 
 
 def test_a_page_with_a_mark_too_few_is_refused() -> None:
-    with pytest.raises(ValueError, match="marks for \\['one'\\], the tables are \\['one', 'two'\\]"):
+    with pytest.raises(ValueError, match=r"marks for \['one'\], the tables are \['one', 'two'\]"):
         fill("<!-- table: one -->\n<!-- end -->\n", {"one": "a\n", "two": "b\n"})
 
 
