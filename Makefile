@@ -45,7 +45,7 @@ test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the test
 	$(GPU_PYTHON) -m pytest test/gpu -v -rP $(PYTEST_ARGUMENTS)
 
 fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries; make test tries a quarter of them
-	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/test_fuzz_bundle.py $(PYTEST_ARGUMENTS)
+	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/bundle/test_fuzz_bundle.py $(PYTEST_ARGUMENTS)
 
 lint: setup-dev ## Run ruff on everything and mypy on the robot half
 	$(DEVELOPMENT) -m ruff check .

@@ -39,7 +39,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            f"detector_node = {PACKAGE}.node:main",
+            f"detector_node = {PACKAGE}.ros.__main__:main",
             f"camera = {PACKAGE}.tools.camera:main",
             f"build = {PACKAGE}.tools.build:main",
             f"profile = {PACKAGE}.tools.profile:main",

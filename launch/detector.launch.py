@@ -14,8 +14,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from anydepth_perception.ros.parameters import DEFAULTS, TABLE, typed
 from anydepth_perception.ros.qos import PROFILE_VARIABLES
+from anydepth_perception.serving.settings import DEFAULTS, TABLE, typed
 
 PACKAGE = "anydepth_perception"
 PARAMETER_ARGUMENTS = ("image_topics", "image_transport", "model", "backend", "depth", "deadline_ms", "autostart")

@@ -18,7 +18,7 @@ from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.ladder import default_configs
-from anydepth_perception.detector import Detector
+from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED, WHOLE, Execution, create_execution
 from anydepth_perception.tools import quantize
 from anydepth_perception.tools.bench import isolate_ros, measure_frames

@@ -17,9 +17,9 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs
 from anydepth_perception.depth.ladder import default_configs
-from anydepth_perception.detector import Detections
-from anydepth_perception.postprocess import Postprocessor
-from anydepth_perception.preprocess import Geometry, Preprocessor
+from anydepth_perception.detection.detector import Detections
+from anydepth_perception.detection.postprocess import Postprocessor
+from anydepth_perception.detection.preprocess import Geometry, Preprocessor
 from training.distributed import ALONE, Processes, join_processes, leave_processes
 from training.evaluation.coco import METRICS, ImageResult, Results, gather_results, metrics_by_depth
 from training.evaluation.images import AisleImages, EvaluationImages, Truth, add_image_options, chosen_images

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from anydepth_perception.bundle import Manifest
-from anydepth_perception.preprocess import Preprocessor
+from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.quantization.calibrate import CalibrationError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

@@ -11,14 +11,15 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from anydepth_perception.detector import DetectionResult, ImageError
-from anydepth_perception.frame_statistics import FrameReport, FrameStatistics
-from anydepth_perception.pipeline import PendingFrame, steady_s
+from anydepth_perception.detection.detector import DetectionResult, ImageError
+from anydepth_perception.detection.images import Frame, fill_image
 from anydepth_perception.ros import messages, qos
 from anydepth_perception.ros.diagnostics import Health, WarningThrottle
-from anydepth_perception.ros.images import Frame, fill_image
-from anydepth_perception.ros.parameters import Settings
 from anydepth_perception.ros.process import one_line
+from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.settings import Settings
+from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
+from anydepth_perception.serving.worker import steady_s
 
 IMAGE_TIMEOUT_S = 3.0
 """Seconds without an image after which diagnostics warn."""

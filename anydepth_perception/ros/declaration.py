@@ -7,7 +7,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 
-from anydepth_perception.ros.parameters import DEFAULTS, TABLE, ParameterError, Settings, accepted_values, check
+from anydepth_perception.serving.settings import DEFAULTS, TABLE, ParameterError, Settings, accepted_values, check
 
 
 def descriptor(name: str, *, with_range: bool = True) -> ParameterDescriptor:

@@ -7,8 +7,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from anydepth_perception.frame_statistics import FrameSummary
 from anydepth_perception.ros.messages import key_values
+from anydepth_perception.serving.statistics import FrameSummary
 
 WARNING_INTERVAL_S = 10.0
 

@@ -10,8 +10,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
 
-from anydepth_perception.frame_statistics import FrameReport
-from anydepth_perception.ros.images import Frame
+from anydepth_perception.detection.images import Frame
+from anydepth_perception.serving.statistics import FrameReport
 
 
 class DetectionMessages:

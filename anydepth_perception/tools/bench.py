@@ -18,8 +18,8 @@ from anydepth_perception.aisle import AisleScene
 from anydepth_perception.backends import BackendError
 from anydepth_perception.bundle import BundleError
 from anydepth_perception.depth.controller import DepthController
-from anydepth_perception.depth.profile import fingerprint, measure_profile
-from anydepth_perception.detector import Detections, Detector
+from anydepth_perception.detection.detector import Detections, Detector
+from anydepth_perception.profile import fingerprint, measure_profile
 from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail
 from anydepth_perception.tools.interrupt import interruptible
 
@@ -227,8 +227,8 @@ def _message_steps(
         from std_msgs.msg import Header
         from vision_msgs.msg import Detection2DArray
 
+        from anydepth_perception.detection.images import decode, fill_image
         from anydepth_perception.ros import qos
-        from anydepth_perception.ros.images import decode, fill_image
         from anydepth_perception.ros.messages import DetectionMessages
     except ImportError as error:
         print(f"host time without messages, ROS is not installed here: {error}", file=sys.stderr)

@@ -19,8 +19,8 @@ from anydepth_perception.backends import BACKENDS, BackendError, create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.ladder import default_configs
-from anydepth_perception.depth.load import process_memory_bytes
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, create_execution
+from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
 from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
 from anydepth_perception.tools.interrupt import interruptible

@@ -25,9 +25,9 @@ from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.aisle import AisleScene
 from anydepth_perception.backends import BACKENDS
+from anydepth_perception.detection.images import fill_image
 from anydepth_perception.execution import EXECUTIONS, WHOLE
 from anydepth_perception.ros import qos
-from anydepth_perception.ros.images import fill_image
 from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
 
@@ -95,7 +95,7 @@ def time_start(counterpart: Counterpart, cache: Path, parameters: dict[str, str]
     Raises:
         StartError: it ended, or sent nothing in time.
     """
-    line = [sys.executable, "-m", "anydepth_perception.node", "--ros-args"]
+    line = [sys.executable, "-m", "anydepth_perception.ros", "--ros-args"]
     for name, value in parameters.items():
         line += ["-p", f"{name}:={value}"]
     with log.open("wb") as file:

@@ -21,8 +21,8 @@ from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
+from anydepth_perception.detection.images import byte_array, fill_image
 from anydepth_perception.ros import qos
-from anydepth_perception.ros.images import byte_array, fill_image
 from anydepth_perception.ros.messages import DetectionMessages
 from anydepth_perception.ros.process import StartError, StopRequest, one_line, run_node
 from anydepth_perception.tools.sources import AISLE, SourceError, SourceImage, SourceOptions, open_source

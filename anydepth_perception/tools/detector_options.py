@@ -12,7 +12,7 @@ from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECIS
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.ladder import default_configs
-from anydepth_perception.detector import Detector
+from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, DecisionPointError
 
 DEFAULT_MODEL = "aisle-yolo-t"

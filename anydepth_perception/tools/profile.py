@@ -17,7 +17,9 @@ from anydepth_perception.backends.engine_cache import EngineCache, default_folde
 from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.depth.config import all_configs
 from anydepth_perception.depth.ladder import Ladder
-from anydepth_perception.depth.profile import (
+from anydepth_perception.detection.detector import Detector
+from anydepth_perception.execution import DecisionPointError
+from anydepth_perception.profile import (
     Profile,
     ProfileError,
     RungTimes,
@@ -26,8 +28,6 @@ from anydepth_perception.depth.profile import (
     default_path,
     measure_profile,
 )
-from anydepth_perception.detector import Detector
-from anydepth_perception.execution import DecisionPointError
 from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
 from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart

@@ -104,7 +104,7 @@ def _publish(width: int, height: int, rate_hz: float, frames: int) -> dict[str, 
     import rclpy
     from sensor_msgs.msg import Image
 
-    from anydepth_perception.ros.images import fill_image
+    from anydepth_perception.detection.images import fill_image
 
     node = rclpy.create_node("transport_bench_publisher")
     publisher = node.create_publisher(Image, TOPIC, image_qos("best_effort"))

@@ -79,7 +79,7 @@ def node_arguments(tiny_bundle_path: Path) -> Callable[..., list[str]]:
     defaults = {"model": str(tiny_bundle_path), "backend": "onnxruntime"}
 
     def arguments(**parameters: Any) -> list[str]:
-        line = ["-m", "anydepth_perception.node", "--ros-args"]
+        line = ["-m", "anydepth_perception.ros", "--ros-args"]
         for name, value in {**defaults, **parameters}.items():
             line += ["-p", f"{name}:={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"]
         return line

@@ -7,7 +7,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from anydepth_perception.ros.camera import Camera
-from anydepth_perception.ros.parameters import Settings
+from anydepth_perception.serving.settings import Settings
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ STAND_IN = """
 # A stand-in for TensorRT: ONNX Runtime under its name. It refuses graphs when told to, and its GPU is gone as long as
 # the file GONE is there.
 import os
-import anydepth_perception.loading as loading
+import anydepth_perception.serving.model as loading
 from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
-from anydepth_perception.node import main
+from anydepth_perception.ros.__main__ import main
 
 class StandIn(OnnxRuntimeBackend):
     name = "tensorrt"

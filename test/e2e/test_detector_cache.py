@@ -12,7 +12,7 @@ FULL_DISK = """
 # Stands in for a disk without room: every entry of the engine cache fails to be written.
 import errno, os
 from anydepth_perception.backends.engine_cache import EngineCache
-from anydepth_perception.node import main
+from anydepth_perception.ros.__main__ import main
 def write(*arguments):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 EngineCache._write = write

@@ -9,7 +9,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
-from anydepth_perception.ros.images import byte_array
+from anydepth_perception.detection.images import byte_array
 
 
 def jpeg(header: Header) -> CompressedImage:

@@ -14,17 +14,17 @@ from vision_msgs.msg import Detection2DArray
 
 BLOCKED_CONFIGURE = """
 import time
-import anydepth_perception.ros.detector_node as node
-from anydepth_perception.node import main
+import anydepth_perception.ros.node as node
+from anydepth_perception.ros.__main__ import main
 node.load_model = lambda *arguments, **options: (print("blocked", flush=True), time.sleep(1000))
 main()
 """
 
 BLOCKED_WORKER = """
 import sys, time
-import anydepth_perception.ros.detector_node as node
-from anydepth_perception.node import main
-from anydepth_perception.detector import Detector
+import anydepth_perception.ros.node as node
+from anydepth_perception.ros.__main__ import main
+from anydepth_perception.detection.detector import Detector
 real = Detector.detect
 def detect(*arguments, **options):
     if "loaded" in sys.modules:
@@ -43,8 +43,8 @@ main()
 
 BLOCKED_MAIN_THREAD = """
 import ctypes
-import anydepth_perception.ros.detector_node as node
-from anydepth_perception.node import main
+import anydepth_perception.ros.node as node
+from anydepth_perception.ros.__main__ import main
 def configure(self):
     print("blocked", flush=True)
     libc = ctypes.CDLL(None)
@@ -63,7 +63,7 @@ class Blocking:
             print("blocked", flush=True)
             time.sleep(1000)
 sys.meta_path.insert(0, Blocking())
-from anydepth_perception.node import main
+from anydepth_perception.ros.__main__ import main
 main()
 """
 
@@ -223,13 +223,13 @@ def test_sigint_ends_a_detector_whose_worker_hangs_on_a_frame(start, node_argume
     ids=["parameter", "file", "namespace"],
 )
 def test_ros_arguments_that_cannot_be_read_are_an_error_of_one_line(start, arguments):
-    detector = start("-m", "anydepth_perception.node", "--ros-args", *arguments)
+    detector = start("-m", "anydepth_perception.ros", "--ros-args", *arguments)
     assert detector.wait() == 1
     assert "error: " in detector.log() and "Traceback" not in detector.log()
 
 
 def test_node_camera_and_detector_never_import_torch(start):
-    modules = "anydepth_perception.ros.detector_node, anydepth_perception.tools.camera"
+    modules = "anydepth_perception.ros.node, anydepth_perception.tools.camera"
     process = start("-c", f"import {modules}, sys; sys.exit('torch' in sys.modules)")
     assert process.wait() == 0, process.log()
 

@@ -11,7 +11,7 @@ from ros_processes import RELIABLE, Observer, image_message, stamped, values_of
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from anydepth_perception.ros.parameters import DEFAULTS, TABLE
+from anydepth_perception.serving.settings import DEFAULTS, TABLE
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_processes import values_of
 
-from anydepth_perception.ros.parameters import DEFAULTS
+from anydepth_perception.serving.settings import DEFAULTS
 
 
 @pytest.mark.parametrize(

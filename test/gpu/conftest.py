@@ -10,7 +10,7 @@ import pytest
 from anydepth_perception.aisle import AisleScene
 from anydepth_perception.backends.tensorrt import TensorRtBackend, tensorrt_problem
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.preprocess import Preprocessor
+from anydepth_perception.detection.preprocess import Preprocessor
 
 
 def pytest_sessionstart() -> None:

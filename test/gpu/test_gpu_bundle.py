@@ -159,8 +159,8 @@ def test_a_depth_can_be_prepared_while_another_runs(
 
 def test_the_ap_of_float16_is_that_of_float32(shipped: Bundle, float16: TensorRtBackend) -> None:
     pytest.importorskip("torch", reason="training/ evaluates with torch, which is not installed")
-    from anydepth_perception.postprocess import Postprocessor
-    from anydepth_perception.preprocess import Preprocessor
+    from anydepth_perception.detection.postprocess import Postprocessor
+    from anydepth_perception.detection.preprocess import Preprocessor
     from training.evaluate import detect_all
     from training.evaluation.coco import metrics_by_depth
     from training.evaluation.images import AisleImages

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anydepth_perception.depth.config import STAGES
-from anydepth_perception.detector import Detections
+from anydepth_perception.detection.detector import Detections
 from training.analysis.cka import BY_NETWORK, BY_STAGE, LinearCka, boundary_cka
 from training.analysis.errors import ErrorCounts, count_detections, count_errors, match, suppressed
 from training.analysis.receptive_field import growth, receptive_fields, spread, token_alignment

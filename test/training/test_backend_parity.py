@@ -9,8 +9,8 @@ from exported import Exported, export_with_random_weights
 from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution import Execution, StagedExecution, WholeExecution
-from anydepth_perception.preprocess import Preprocessor
 from training.data.aisle import render_image
 from training.weights import load_weights
 

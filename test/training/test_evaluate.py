@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import multiprocessing
 
-from anydepth_perception.detector import Detections
+from anydepth_perception.detection.detector import Detections
 from training.data.aisle import write_coco
 from training.distributed import Processes, join_processes, leave_processes
 from training.evaluate import main, model_results, parse_depths

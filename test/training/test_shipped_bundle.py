@@ -13,8 +13,8 @@ from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution.self_check import difference, reference_configs
-from anydepth_perception.preprocess import Preprocessor
 from training.data.aisle import render_image
 from training.evaluate import evaluate_bundle
 from training.export import single_stage_configs

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from anydepth_perception.detector import Detections
-from anydepth_perception.postprocess import class_wise_nms
+from anydepth_perception.detection.detector import Detections
+from anydepth_perception.detection.postprocess import class_wise_nms
 from training.evaluation.coco import ImageResult, Results
 from training.evaluation.images import Truth
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs, base_exit
-from anydepth_perception.preprocess import Preprocessor
+from anydepth_perception.detection.preprocess import Preprocessor
 from training.analysis import plots, tables
 from training.analysis.cka import boundary_cka
 from training.analysis.errors import SCORE_THRESHOLD, count_detections, count_errors, suppressed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from anydepth_perception.detector import Detections
+from anydepth_perception.detection.detector import Detections
 from training.evaluation.images import Truth
 
 SIDE = 440

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anydepth_perception.preprocess import Preprocessor
+from anydepth_perception.detection.preprocess import Preprocessor
 
 Sample = tuple[Tensor, Tensor, Tensor, Tensor]
 """Image [3, H, W] uint8, boxes [n, 4] xyxy network pixels, labels [n], ignored boxes [k, 4]."""

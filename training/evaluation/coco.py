@@ -11,7 +11,7 @@ from typing import Any
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import distributed
 
-from anydepth_perception.detector import Detections
+from anydepth_perception.detection.detector import Detections
 from training.distributed import Processes
 from training.evaluation.images import Truth
 

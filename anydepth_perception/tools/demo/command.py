@@ -25,7 +25,7 @@ import rclpy
 
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.load import CpuLoad
+from anydepth_perception.profile.load import CpuLoad
 from anydepth_perception.ros.qos import use_image_profile
 from anydepth_perception.tools.demo.calibration import Calibration, calibrate
 from anydepth_perception.tools.demo.children import Child, DemoError
@@ -159,7 +159,7 @@ def processes(options: Options, bundle: Bundle) -> Iterator[tuple[Recorder, Any]
     try:
         with (
             Child("anydepth_perception.tools.camera", camera_arguments, options.output / "camera.log") as camera,
-            Child("anydepth_perception.node", detector_arguments, options.output / "detector.log") as detector,
+            Child("anydepth_perception.ros", detector_arguments, options.output / "detector.log") as detector,
         ):
             children = (camera, detector)
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.postprocess import Detections
-from anydepth_perception.ros.images import Frame
+from anydepth_perception.detection.images import Frame
+from anydepth_perception.detection.postprocess import Detections
 from anydepth_perception.ros.messages import annotate
 from anydepth_perception.tools.demo.children import DemoError
 from anydepth_perception.tools.demo.recorder import Recording, ServedFrame

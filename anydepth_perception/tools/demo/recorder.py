@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray
 
-from anydepth_perception.ros.images import decode
+from anydepth_perception.detection.images import decode
 from anydepth_perception.ros.qos import image_qos
 from anydepth_perception.tools.camera import IGNORE
 from anydepth_perception.tools.demo.children import DemoError

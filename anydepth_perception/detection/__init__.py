@@ -1,0 +1,1 @@
+"""Detection: an image and a depth configuration in, detections in source pixels out."""

@@ -1,0 +1,171 @@
+"""The any-depth detector: an image and a depth configuration in, detections in source pixels out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anydepth_perception.backends.base import Backend
+from anydepth_perception.backends.engine_cache import EngineCache
+from anydepth_perception.bundle import Bundle
+from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.detection.postprocess import Detections, Postprocessor
+from anydepth_perception.detection.preprocess import ImageError, Preprocessor
+from anydepth_perception.execution import WHOLE, Decide, Progress, create_execution
+
+__all__ = ["DetectionResult", "Detections", "Detector", "ImageError"]
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """What one call of `Detector.detect` found, at which depth, and how long each part took in milliseconds.
+
+    `config` is what really ran. `group_ms` are the parts of the inference, one for each of `Detector.groups`.
+    """
+
+    detections: Detections
+    config: DepthConfig
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+    group_ms: tuple[float, ...] = ()
+
+
+class Detector:
+    """A bundle that is compiled to run at any depth, one frame at a time.
+
+    Changing the configuration between frames costs nothing, and with `execution="staged"` it can change within
+    one. `detect` belongs to one thread; `ensure` may be called from another meanwhile.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        configs: Iterable[DepthConfig],
+        multi_label: bool = False,
+        execution: str = WHOLE,
+        decision_points: Sequence[str] | None = None,
+        cache: EngineCache | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Compiles what `configs` need.
+
+        Args:
+            bundle: what to run.
+            backend: what to run it with.
+            configs: configurations that are kept ready, in this order.
+            multi_label: as in `Postprocessor` (always so for detr).
+            execution: `whole`, one engine for each of `configs`, or `staged`, engines between decision points that
+                make up every configuration.
+            decision_points: for `staged`, pipeline entries before which to decide, beside the start; None for the
+                default ones: after p4, before the bottom-up path, before the decoder's layers or the head.
+            cache: where engines are looked for and kept; None builds all at every start.
+            progress: told of every engine that is ready and of every self-check.
+
+        Raises:
+            BundleError: a segment cannot be read.
+            BackendError: the backend refuses a graph, or there is no memory.
+            SelfCheckError: an engine that was just built puts out something else than the bundle's references.
+            ValueError: the execution is unknown, or a decision point does not exist or is not for this execution.
+        """
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self.backend = backend
+        self._execution = create_execution(execution, bundle, backend, decision_points, cache=cache, progress=progress)
+        self._preprocessor = Preprocessor(
+            manifest.input.height,
+            manifest.input.width,
+            resize=manifest.input.resize,
+            pad_value=manifest.input.pad_value,
+            buffer=self._execution.image,
+        )
+        self._postprocessor = Postprocessor(
+            nms=manifest.postprocess.nms,
+            iou_threshold=manifest.postprocess.iou_threshold,
+            multi_label=multi_label or manifest.family == "detr",
+        )
+        self._configs: dict[DepthConfig, None] = {}
+        for config in configs:
+            self.ensure(config)
+
+    @property
+    def configs(self) -> tuple[DepthConfig, ...]:
+        """Configurations that are kept ready, in the order in which they were asked for."""
+        return tuple(self._configs)
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Pipeline entries that run without a decision between them; one group in whole execution."""
+        return self._execution.groups
+
+    def ensure(self, config: DepthConfig) -> None:
+        """Compiles and warms what `config` lacks, and adds it to `configs`.
+
+        Raises:
+            DepthConfigError: the detector has no such decoder exit.
+            BundleError: a segment cannot be read.
+            BackendError: the backend refuses the graph.
+        """
+        self._execution.ensure(config)
+        self._configs[config] = None
+
+    def warm_up(self, repeats: int = 2) -> None:
+        """Runs every configuration on an empty image, so that the first frame finds all buffers allocated."""
+        for config in self.configs:
+            for _ in range(repeats):
+                self._execution.run(config)
+
+    def detect(
+        self,
+        image: np.ndarray,
+        config: DepthConfig,
+        *,
+        color: str = "rgb",
+        score_threshold: float | np.ndarray = 0.3,
+        max_detections: int = 100,
+        decide: Decide | None = None,
+    ) -> DetectionResult:
+        """Detects objects in `image` at depth `config`.
+
+        Args:
+            image: uint8 [H, W, 3] in the order of `color`, or mono [H, W].
+            config: one of `configs`; in staged execution, any that the bundle has.
+            color: `rgb` or `bgr`.
+            score_threshold: lowest score reported, in [0, 1]; one number, or one per class [C].
+            max_detections: at most this many are returned, the best.
+            decide: asked at every decision point (in whole execution: once, before the inference) which
+                configuration to go on with.
+
+        Raises:
+            ImageError: the image has a wrong type or shape, or no pixels.
+            DepthConfigError: `config` has no engine (`ensure` compiles one), or `decide` chose one that has none or
+                that contradicts what has run.
+            BackendError: the inference failed.
+            ValueError: a threshold or max_detections is out of range.
+        """
+        start = time.perf_counter()
+        geometry = self._preprocessor(image, color)
+        preprocessed = time.perf_counter()
+        executed = self._execution.run(config, decide, start)
+        inferred = time.perf_counter()
+        detections = self._postprocessor(
+            self._execution.boxes,
+            self._execution.logits,
+            geometry,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+        )
+        end = time.perf_counter()
+        return DetectionResult(
+            detections=detections,
+            config=executed.config,
+            preprocess_ms=(preprocessed - start) * 1e3,
+            inference_ms=(inferred - preprocessed) * 1e3,
+            postprocess_ms=(end - inferred) * 1e3,
+            group_ms=executed.group_ms,
+        )

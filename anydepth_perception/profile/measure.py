@@ -1,0 +1,158 @@
+"""Measures a profile: configurations and segments in turns, on this machine as it is now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, replace
+
+import cv2
+import numpy as np
+
+from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.detection.detector import DetectionResult, Detector
+from anydepth_perception.profile.document import Profile, ProfileError, RungTimes, Times
+from anydepth_perception.profile.identity import default_path, fingerprint
+from anydepth_perception.profile.machine import LoadWatch
+from anydepth_perception.profile.segments import SingleSegments, estimate_segments
+
+QUICK_ROUNDS = 10
+"""Rounds that a node spends on a profile when it starts without one."""
+
+QUICK_S = 10.0
+"""Seconds after which it does with fewer."""
+
+MIN_ROUNDS = 3
+
+
+def measure_profile(
+    detector: Detector,
+    repeats: int = 30,
+    *,
+    image_width: int = 640,
+    image_height: int = 480,
+    segments: SingleSegments | None = None,
+    limit_s: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Profile:
+    """Measures every configuration of `detector` on this machine as it is now; an idle one is best.
+
+    Configurations and segments take turns within each round, so that a disturbance meets all of them.
+
+    Args:
+        detector: with the engines to measure.
+        repeats: rounds that count, at least 3; one more warms up.
+        image_width: width of the source image, which pre-processing depends on.
+        image_height: its height.
+        segments: the detector's segments, to be measured too; without, their times are estimated by GFLOPs.
+        limit_s: seconds after which no round begins, once there are 3; None does all.
+        progress: called after each round with the rounds done and the rounds in all.
+
+    Raises:
+        ValueError: `repeats` is below 3.
+        BackendError: an inference failed.
+    """
+    if repeats < MIN_ROUNDS:
+        raise ValueError(f"repeats is {repeats}, expected at least {MIN_ROUNDS}")
+    image = _sample_image(image_width, image_height)
+    _round(detector, segments, image, detector.configs)
+    watch, started = LoadWatch(), time.perf_counter()
+    results: dict[DepthConfig, list[DetectionResult]] = {config: [] for config in detector.configs}
+    segment_times: dict[str, list[float]] = {}
+    rounds = 0
+    while rounds < repeats:
+        if limit_s is not None and rounds >= MIN_ROUNDS and time.perf_counter() - started > limit_s:
+            break
+        # The order alternates: none always comes after the same other one, whose data fill the caches.
+        order = detector.configs if rounds % 2 else detector.configs[::-1]
+        of_configs, of_segments = _round(detector, segments, image, order)
+        for config, result in of_configs.items():
+            results[config].append(result)
+        for name, milliseconds in of_segments.items():
+            segment_times.setdefault(name, []).append(milliseconds)
+        rounds += 1
+        if progress is not None:
+            progress(rounds, repeats)
+    everything = [result for collected in results.values() for result in collected]
+    times = tuple(_rung_times(config, collected) for config, collected in results.items())
+    return Profile(
+        fingerprint=fingerprint(detector),
+        load_state=watch.state(),
+        rounds=rounds,
+        image_width=image_width,
+        image_height=image_height,
+        preprocess=_times([result.preprocess_ms for result in everything]),
+        postprocess=_times([result.postprocess_ms for result in everything]),
+        times=times,
+        segments={name: _times(collected) for name, collected in segment_times.items()}
+        or _estimated_segments(detector, times),
+        segments_measured=bool(segment_times),
+    )
+
+
+def load_or_measure(detector: Detector, repeats: int = QUICK_ROUNDS, *, save: bool = False) -> tuple[Profile, str]:
+    """The saved profile of `detector`, or else a new one, measured quickly; and a sentence saying which and why.
+
+    Args:
+        detector: with the engines to measure.
+        repeats: rounds of a new profile, at least 3; fewer count where they take longer than `QUICK_S`.
+        save: whether a new one is kept for the next start, given that the machine was otherwise idle meanwhile.
+    """
+    path = default_path(detector)
+    saved: Profile | None = None
+    try:
+        saved = Profile.load(path, detector)
+        if saved.covers(detector):
+            return saved, f"profile read from {path}"
+        reason = f"{path}: lacks some of the configurations"
+    except ProfileError as error:
+        reason = str(error)
+    started = time.perf_counter()
+    profile = measure_profile(detector, repeats, limit_s=QUICK_S)
+    seconds = time.perf_counter() - started
+    if saved is not None and saved.segments_measured:
+        profile = replace(profile, segments=saved.segments, segments_measured=True)
+    kept = _keep(profile, detector) if save else "not saved"
+    return profile, f"profile measured now in {seconds:.1f} s ({profile.load_state}), {kept}; {reason}"
+
+
+def _keep(profile: Profile, detector: Detector) -> str:
+    if not profile.load_state.is_idle:
+        return "not saved, as the machine was not idle"
+    try:
+        profile.save(default_path(detector))
+    except ProfileError as error:
+        return f"not saved: {error}"
+    return f"saved to {default_path(detector)}"
+
+
+def _round(
+    detector: Detector, segments: SingleSegments | None, image: np.ndarray, order: Sequence[DepthConfig]
+) -> tuple[dict[DepthConfig, DetectionResult], dict[str, float]]:
+    results = {config: detector.detect(image, config) for config in order}
+    return results, {} if segments is None else segments.run(image)
+
+
+def _estimated_segments(detector: Detector, times: Sequence[RungTimes]) -> dict[str, Times]:
+    configs = [rung.config for rung in times]
+    by_kind = [
+        estimate_segments(detector.bundle, list(zip(configs, milliseconds, strict=True)))
+        for milliseconds in zip(*(astuple(rung.inference) for rung in times), strict=True)
+    ]
+    return {name: Times(*(estimates[name] for estimates in by_kind)) for name in by_kind[0]}
+
+
+def _rung_times(config: DepthConfig, results: Sequence[DetectionResult]) -> RungTimes:
+    groups = np.median([result.group_ms for result in results], axis=0)
+    return RungTimes(config, _times([result.inference_ms for result in results]), tuple(groups.tolist()))
+
+
+def _times(milliseconds: Sequence[float]) -> Times:
+    return Times(*np.percentile(milliseconds, (0, 50, 95, 99)).tolist())
+
+
+def _sample_image(width: int, height: int) -> np.ndarray:
+    """A picture with objects in it, uint8 [height, width, 3] RGB: post-processing takes longer where there are some."""
+    from anydepth_perception.aisle import AisleScene  # not needed at a start that finds its profile
+
+    return cv2.resize(AisleScene(0, 640, 480).render(0.0).image, (width, height))

@@ -1,0 +1,288 @@
+"""The ROS 2 node `detector`: images in, vision_msgs detections out, at the depth that meets the deadline."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from anydepth_perception.profile.load import CpuLoad, process_memory_bytes
+from anydepth_perception.ros import qos
+from anydepth_perception.ros.camera import Camera, output_prefixes
+from anydepth_perception.ros.declaration import declare, unknown_overrides
+from anydepth_perception.ros.diagnostics import Health, diagnostic_array, frame_values, status, worst
+from anydepth_perception.ros.process import RosLogHandler, StopRequest, one_line
+from anydepth_perception.serving.model import Model, load_model, load_next_model
+from anydepth_perception.serving.server import FrameServer
+from anydepth_perception.serving.settings import TABLE, ParameterError
+from anydepth_perception.serving.statistics import summarise
+from anydepth_perception.serving.worker import Worker, steady_s
+
+_DIAGNOSTICS_PERIOD_S = 1.0
+_STOP_TIMEOUT_S = 2.0
+_END_TIMEOUT_S = 0.5
+
+
+class DetectorNode(LifecycleNode):
+    """Lifecycle node with one detector, one worker thread and any number of cameras.
+
+    Callbacks of the executor only check and enqueue. The worker thread builds the engines at configure and serves
+    the frames while active. Every transition reports its failure and leaves the node alive.
+    """
+
+    def __init__(self, stop: StopRequest | None = None) -> None:
+        super().__init__("detector")
+        self._stop = stop
+        self._state = "unconfigured"
+        self._problem = ""
+        self._loaded: Model | None = None
+        self._server: FrameServer | None = None
+        self._worker: Worker[Any] | None = None
+        self._left_behind = False
+        self._cameras: list[Camera] = []
+        self._frames: Any = None
+        self._cpu_load = CpuLoad()
+        self._log_handler = RosLogHandler(self.get_logger())
+        logging.getLogger("anydepth_perception").addHandler(self._log_handler)
+        self._settings, self._refused = declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        for name in unknown_overrides(self):
+            self.get_logger().warning(f"unknown parameter {name!r} is ignored; known are {', '.join(TABLE)}")
+        self._refuse_impossible_transitions()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnosed_s = 0.0
+        self.create_timer(
+            _DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    def autostart(self) -> None:
+        """Configures and activates where the parameter `autostart` says so."""
+        if not self._settings.autostart:
+            return
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> bool:
+        """Releases everything at the end of the process; False when a worker did not end in time."""
+        if self._worker is not None and not self._worker.close(_END_TIMEOUT_S):
+            self._left_behind = True
+        if not self._left_behind:  # else the worker may still want to publish
+            for camera in self._cameras:
+                camera.close()
+        self._cameras = []
+        logging.getLogger("anydepth_perception").removeHandler(self._log_handler)
+        return not self._left_behind
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the bundle, builds the engines of the ladder and profiles them."""
+        return self._transition("configure", self._configure, "inactive", on_failure=self._release_model)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Opens the topics and starts to serve frames."""
+        return self._transition("activate", self._activate, "active", on_failure=self._close_cameras)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops serving and closes the topics."""
+        return self._transition("deactivate", self._close_cameras, "inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Releases the engines and the worker thread."""
+        return self._transition("cleanup", self._release_model, "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Releases everything, from any state."""
+        return self._transition("shutdown", self._release_all, "finalized")
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, with everything released."""
+        return self._transition("error processing", self._release_all, "unconfigured")
+
+    def _transition(
+        self,
+        name: str,
+        action: Callable[[], None],
+        reached: str,
+        *,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> TransitionCallbackReturn:
+        """Runs the work of a transition; rclpy itself would swallow what it raises."""
+        try:
+            action()
+        except Exception as error:
+            reason = one_line(error) if isinstance(error, (ValueError, RuntimeError)) else _named(error)
+            self._problem = f"{name} failed: {reason}"
+            self.get_logger().error(self._problem)
+            self.get_logger().debug(traceback.format_exc())
+            on_failure()
+            self._publish_diagnostics()
+            return TransitionCallbackReturn.FAILURE
+        self._state = reached
+        self._problem = ""
+        self.get_logger().info(f"{name}: done, the node is {reached}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        if self._refused:
+            raise ParameterError("; ".join(self._refused.values()))
+        settings = self._settings
+        self._worker = Worker()
+        self._loaded = self._worker.call(
+            lambda: load_model(settings, progress=self._on_progress), while_waiting=self._while_configuring
+        )
+
+    @property
+    def _model(self) -> Model | None:
+        """What serves, or is ready to: while frames are served, a backend that is gone may be replaced."""
+        return self._server.model if self._server is not None else self._loaded
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._stop is not None and self._stop.requested
+
+    def _check_ending(self) -> None:
+        if self._is_ending:
+            raise RuntimeError("the process was asked to end")
+
+    def _on_progress(self, text: str) -> None:
+        """Called in the worker thread between the steps of configure; gives up those that are left."""
+        self.get_logger().info(text)
+        self._check_ending()
+
+    def _while_configuring(self) -> None:
+        self._check_ending()
+        if steady_s() - self._diagnosed_s >= _DIAGNOSTICS_PERIOD_S:
+            self._publish_diagnostics()
+
+    def _activate(self) -> None:
+        assert self._model is not None and self._worker is not None
+        settings, model, worker = self._settings, self._model, self._worker
+        self._frames = self.create_publisher(DiagnosticStatus, "~/frames", qos.FRAMES)
+        prefixes = output_prefixes(settings.image_topics)
+        for index, (topic, prefix) in enumerate(zip(settings.image_topics, prefixes, strict=True)):
+            camera = Camera(
+                self,
+                index,
+                topic=topic,
+                prefix=prefix,
+                settings=settings,
+                class_names=model.bundle.class_names,
+                frames=self._frames,
+                enqueue=worker.put,
+            )
+            self._cameras.append(camera)
+        self._server = FrameServer(
+            model,
+            self._cameras,
+            lambda: self._settings,
+            lambda: worker.has_waiting_frame,
+            reload=lambda failing, reason: load_next_model(failing, reason, self._settings, self._on_progress),
+        )
+        worker.start(len(self._cameras), self._server.serve)
+
+    def _close_cameras(self) -> None:
+        if self._worker is not None and not self._worker.stop(_STOP_TIMEOUT_S):
+            self.get_logger().warning(f"the frame being served did not end within {_STOP_TIMEOUT_S:.0f} s")
+        self._loaded, self._server = self._model, None
+        for camera in self._cameras:
+            camera.close()
+        self._cameras = []
+        if self._frames is not None:
+            self.destroy_publisher(self._frames)
+            self._frames = None
+
+    def _release_model(self) -> None:
+        timeout_s = _END_TIMEOUT_S if self._is_ending else _STOP_TIMEOUT_S
+        if self._worker is not None and not self._worker.close(timeout_s):
+            self._left_behind = True
+            self.get_logger().warning(f"the worker did not end within {timeout_s:g} s and is left behind")
+        self._worker = None
+        self._loaded = None
+
+    def _release_all(self) -> None:
+        self._close_cameras()
+        self._release_model()
+
+    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+        values = {parameter.name: parameter.value for parameter in parameters if parameter.name in TABLE}
+        bundle = self._model.bundle if self._model is not None else None
+        try:
+            settings = self._settings.updated(
+                values,
+                configured=bundle is not None,
+                num_exits=bundle.num_exits if bundle is not None else None,
+                class_names=bundle.class_names if bundle is not None else None,
+            )
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        threshold_changed = settings.score_threshold != self._settings.score_threshold
+        self._settings = settings
+        for name in values:
+            self._refused.pop(name, None)
+        if threshold_changed:
+            for camera in self._cameras:
+                camera.publish_label_info(settings.score_threshold)
+        return SetParametersResult(successful=True)
+
+    def _publish_diagnostics(self) -> None:
+        now_s = self._diagnosed_s = steady_s()
+        name = self.get_fully_qualified_name().lstrip("/")
+        model = self._model
+        hardware_id = model.bundle.name if model is not None else ""
+        camera_healths = [(camera, camera.health()) for camera in self._cameras]
+        values: dict[str, object] = {
+            "state": self._state,
+            "model": str(model.bundle.path) if model is not None else self._settings.model,
+            "backend": model.backend if model is not None else self._settings.backend,
+            "backend_fallback": "; ".join(map(str, model.fallbacks)) if model is not None else "",
+            "engine_cache": model.cache_folder if model is not None else "",
+            "execution": self._settings.execution,
+            "depth_setting": self._settings.depth,
+            "deadline_ms": self._settings.deadline_ms,
+            "slowdown": model.controller.state.inference_slowdown if model is not None else None,
+        }
+        values |= frame_values(summarise([camera.statistics for camera in self._cameras], now_s))
+        cpu_load, memory_bytes = self._cpu_load.sample(), process_memory_bytes()
+        values["cpu_percent"] = 100.0 * cpu_load if cpu_load is not None else None
+        values["memory_mib"] = memory_bytes / 2**20 if memory_bytes is not None else None
+        health = worst([self._own_health(model), *(health for _, health in camera_healths)])
+        statuses = [status(f"{name}: detector", hardware_id, health, values)]
+        for camera, camera_health in camera_healths:
+            camera_values = frame_values(camera.statistics.summary(now_s))
+            statuses.append(status(f"{name}: {camera.topic}", hardware_id, camera_health, camera_values))
+        self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), statuses))
+
+    def _own_health(self, model: Model | None) -> Health:
+        if self._problem:
+            return Health(DiagnosticStatus.ERROR, self._problem)
+        faults = model.faults if model is not None else []
+        if faults:
+            return Health(DiagnosticStatus.WARN, f"{self._state}, but {'; '.join(faults)}")
+        return Health(DiagnosticStatus.OK, self._state)
+
+    def _refuse_impossible_transitions(self) -> None:
+        """Answers a transition that the state does not allow with a refusal: in rclpy it ends the executor."""
+        service = getattr(self, "_service_change_state", None)
+        if service is None:
+            return
+        change_state = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except Exception as error:
+                wanted = request.transition.label or request.transition.id
+                self.get_logger().error(f"transition {wanted} is not possible while {self._state}: {one_line(error)}")
+                response.success = False
+                return response
+
+        service.callback = guarded
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"

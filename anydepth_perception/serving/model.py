@@ -1,0 +1,215 @@
+"""Loads what serving takes: a bundle, its engines on a backend that works here, and the ladder of their times."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from anydepth_perception.backends import Backend, BackendError, BackendMissingError, create_backend, preference
+from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
+from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
+from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.depth.midframe import MidframePlanner
+from anydepth_perception.detection.detector import Detector
+from anydepth_perception.execution import STAGED, Checked, EngineReady
+from anydepth_perception.profile import Profile, ProfileError, load_or_measure
+from anydepth_perception.serving.settings import Settings
+from anydepth_perception.serving.thresholds import parse_thresholds
+
+_LOG = logging.getLogger(__name__)
+
+NO_CACHE = "none"
+"""Value of the parameter `cache_dir` that keeps no engines."""
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A backend that `auto` would have preferred, and why it is not in use, in one line.
+
+    `is_fault` is False where its library is not installed: nothing is wrong with such a machine.
+    """
+
+    backend: str
+    reason: str
+    is_fault: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle that is ready to serve: its detector with compiled engines, and the controller of their depth.
+
+    `backend_name` is one of `preference`. `midframe` is None where depth is decided once per frame; `reserve_ms` is
+    profiled time after the inference.
+    """
+
+    bundle: Bundle
+    detector: Detector
+    controller: DepthPolicy
+    backend_name: str
+    midframe: MidframePlanner | None = None
+    reserve_ms: float = 0.0
+    cache: EngineCache | None = None
+    fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def backend(self) -> str:
+        """Backend, its version and precision, in words. Quantised layers are the bundle's, on whatever backend."""
+        backend = self.detector.backend
+        precision = "int8" if self.bundle.manifest.provenance.get("precision") == "int8" else backend.precision
+        return f"{backend.name} {backend.version} {precision}"
+
+    @property
+    def cache_folder(self) -> str:
+        """Where engines are kept, or `NO_CACHE`."""
+        return str(self.cache.folder) if self.cache is not None else NO_CACHE
+
+    @property
+    def faults(self) -> list[str]:
+        """What does not stop it from serving, but is not as it should be; one line each."""
+        faults = [f"{item.backend} is not used: {item.reason}" for item in self.fallbacks if item.is_fault]
+        if self.cache is not None and self.cache.problem:
+            faults.append(self.cache.problem)
+        return faults
+
+
+def load_model(
+    settings: Settings, progress: Callable[[str], object], fallbacks: Sequence[Fallback] = ()
+) -> Model:
+    """Loads the bundle, compiles and warms the engines of a ladder, and profiles them.
+
+    Where `backend` is `auto` and a backend fails at any of that, the next one is taken.
+
+    Args:
+        settings: names the bundle, the backend, the profile and the depth.
+        progress: is told of each step, in words.
+        fallbacks: backends that have failed already and are left out.
+
+    Raises:
+        BundleError, BackendError, ProfileError, DepthConfigError, ThresholdError: with the reason, naming the file
+            where there is one.
+    """
+    bundle = Bundle.load(find_bundle(settings.model))
+    parse_thresholds(settings.class_score_thresholds, bundle.class_names)
+    failed = list(fallbacks)
+    names = _names_left(settings, failed)
+    for name in names:
+        try:
+            return _load_with(name, bundle, settings, progress, tuple(failed))
+        except (BackendError, MemoryError) as error:
+            failed.append(Fallback(name, _one_line(error), not isinstance(error, BackendMissingError)))
+            if len(failed) == 1 and name == names[-1]:
+                raise
+            if name != names[-1]:
+                _report(failed[-1], progress)
+    raise BackendError(f"no backend works: {'; '.join(map(str, failed))}")
+
+
+def load_next_model(failing: Model, reason: str, settings: Settings, progress: Callable[[str], object]) -> Model:
+    """Loads a model on the next backend, in place of one whose backend fails while it serves.
+
+    Raises:
+        BackendError: there is no other backend, or it does not work either. Others as for `load_model`.
+    """
+    fallbacks = (*failing.fallbacks, Fallback(failing.backend_name, f"failed while serving: {reason}"))
+    if _names_left(settings, fallbacks):
+        _report(fallbacks[-1], progress)
+    # A profile that was named is the failing backend's.
+    return load_model(replace(settings, profile=""), progress, fallbacks)
+
+
+def _names_left(settings: Settings, fallbacks: Sequence[Fallback]) -> list[str]:
+    failed = {fallback.backend for fallback in fallbacks}
+    return [name for name in preference(settings.backend) if name not in failed]
+
+
+def _report(fallback: Fallback, progress: Callable[[str], object]) -> None:
+    text = f"backend {fallback.backend} is not used, the next one is tried: {fallback.reason}"
+    if fallback.is_fault:
+        _LOG.warning("%s", text)
+    else:
+        progress(text)
+
+
+def _load_with(
+    name: str, bundle: Bundle, settings: Settings, progress: Callable[[str], object], fallbacks: tuple[Fallback, ...]
+) -> Model:
+    cache = _engine_cache(settings.cache_dir)
+    backend = create_backend(
+        name,
+        threads=settings.threads,
+        precision=settings.precision,
+        workspace_mib=settings.workspace_mib,
+        timing_cache=cache.folder / TIMING_CACHE_FILE if cache is not None else None,
+    )
+    detector = _compile(bundle, backend, cache, settings, progress)
+    profile = _profile(settings.profile, detector, progress)
+    if settings.depth != AUTO:
+        detector.ensure(DepthConfig.parse(settings.depth, bundle.num_exits))
+    controller = DepthController(profile.ladder(bundle), profile.host_ms, profiled=profile.rungs(bundle))
+    rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
+    progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
+    midframe = MidframePlanner(bundle, profile.segment_ms) if settings.execution == STAGED else None
+    return Model(bundle, detector, controller, name, midframe, profile.postprocess.p50_ms, cache, fallbacks)
+
+
+def _engine_cache(cache_dir: str) -> EngineCache | None:
+    if cache_dir == NO_CACHE:
+        return None
+    return EngineCache(Path(cache_dir).expanduser() if cache_dir else None)
+
+
+def _compile(
+    bundle: Bundle,
+    backend: Backend,
+    cache: EngineCache | None,
+    settings: Settings,
+    progress: Callable[[str], object],
+) -> Detector:
+    if settings.depth != AUTO:
+        DepthConfig.parse(settings.depth, bundle.num_exits)  # refused before the engines are built
+    started = time.perf_counter()
+    configs = default_configs(bundle)
+    detector = Detector(
+        bundle,
+        backend,
+        configs=(),
+        execution=settings.execution,
+        decision_points=settings.decision_points or None,
+        cache=cache,
+        progress=lambda event: _tell(event, progress),
+    )
+    for config in configs:
+        detector.ensure(config)
+    detector.warm_up(1)
+    progress(f"{len(configs)} rungs: engines ready in {time.perf_counter() - started:.1f} s on {backend.name}")
+    return detector
+
+
+def _tell(event: EngineReady | Checked, progress: Callable[[str], object]) -> None:
+    if isinstance(event, EngineReady):
+        origin = "read from the cache" if event.cached else "built"
+        progress(f"engine {event.name} {origin} in {event.seconds:.1f} s")
+
+
+def _profile(path: str, detector: Detector, progress: Callable[[str], object]) -> Profile:
+    if path:
+        profile = Profile.load(Path(path).expanduser(), detector)
+        if not profile.covers(detector):
+            raise ProfileError(f"{path}: lacks some of the configurations of the ladder; measure again")
+        progress(f"profile read from {path}")
+        return profile
+    profile, origin = load_or_measure(detector, save=True)
+    progress(origin)
+    return profile
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

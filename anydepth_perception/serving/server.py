@@ -1,0 +1,196 @@
+"""Serves frames: per frame picks the depth, detects, publishes and reports; changes the backend when it is gone."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from anydepth_perception.backends import BackendError
+from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.controller import AUTO
+from anydepth_perception.depth.ladder import Rung
+from anydepth_perception.detection.detector import DetectionResult, ImageError
+from anydepth_perception.detection.images import Frame, decode
+from anydepth_perception.execution import Decide
+from anydepth_perception.serving.model import Model
+from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.settings import Settings
+from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
+from anydepth_perception.serving.thresholds import thresholds_by_class
+from anydepth_perception.serving.worker import steady_s
+
+_LOG = logging.getLogger(__name__)
+
+_HOPELESS = 0.8
+"""A frame is beyond rescue when its budget is below this share of the base-net's time on an idle machine."""
+
+FAILURES_IN_A_ROW = 3
+"""Frames that a backend has to fail on before another one takes its place: a single failure may pass."""
+
+
+class FrameOutputs(Protocol):
+    """Where the results of one camera's frames go; called in the worker thread."""
+
+    statistics: FrameStatistics
+
+    def publish(self, pending: PendingFrame[Any], result: DetectionResult) -> None:
+        """Publishes the detections: what the deadline waits for."""
+
+    def report(
+        self, pending: PendingFrame[Any], frame: Frame, result: DetectionResult, report: FrameReport
+    ) -> None:
+        """Everything else about a served frame."""
+
+    def bad(self, pending: PendingFrame[Any], error: ImageError) -> None:
+        """A frame that cannot be decoded."""
+
+    def failed(self, pending: PendingFrame[Any], error: Exception) -> None:
+        """A frame that the detector or the publication failed on."""
+
+
+class FrameServer:
+    """Serves one frame at a time, in the worker thread."""
+
+    def __init__(
+        self,
+        model: Model,
+        cameras: Sequence[FrameOutputs],
+        settings: Callable[[], Settings],
+        has_waiting_frame: Callable[[], bool],
+        *,
+        reload: Callable[[Model, str], Model] | None = None,
+        clock: Callable[[], float] = steady_s,
+    ) -> None:
+        """Serves with `model` until its backend is gone.
+
+        Args:
+            model: what to serve with.
+            cameras: where the results go, by camera.
+            settings: asked for every frame.
+            has_waiting_frame: whether another frame waits, asked when one is late.
+            reload: makes a model on another backend, given the one that fails and why; None leaves no choice.
+            clock: the steady clock, seconds.
+        """
+        self.model = model
+        self._cameras = cameras
+        self._settings = settings
+        self._has_waiting_frame = has_waiting_frame
+        self._reload = reload
+        self._clock = clock
+        self._depth = ""
+        self._failures = 0
+        self._thresholds: tuple[Settings, np.ndarray] | None = None
+
+    def serve(self, pending: PendingFrame[Any]) -> None:
+        """Decodes, detects, publishes and reports; a failure goes to the camera's outputs."""
+        camera = self._cameras[pending.camera]
+        try:
+            self._serve(pending, camera)
+        except ImageError as error:
+            camera.bad(pending, error)
+        except BackendError as error:
+            self._failures += 1
+            camera.failed(pending, error)
+            if self._failures >= FAILURES_IN_A_ROW:
+                self._change_backend(error)
+        except Exception as error:
+            # Whatever one frame does to the middleware, the next frame gets its chance.
+            camera.failed(pending, error)
+
+    def _change_backend(self, failure: BackendError) -> None:
+        """Takes another backend, if there is one. Meanwhile newer frames replace those that wait."""
+        if self._reload is None:
+            return
+        try:
+            self.model = self._reload(self.model, str(failure))
+        except Exception as error:
+            _LOG.error("no other backend can take over: %s", error)
+            self._reload = None
+            return
+        self._depth, self._failures = "", 0
+
+    def _serve(self, pending: PendingFrame[Any], camera: FrameOutputs) -> None:
+        settings, controller = self._settings(), self.model.controller
+        self._apply_depth(settings.depth)
+        queue_ms = self._age_ms(pending)
+        if settings.late_policy == "drop" and self._is_hopeless(settings.deadline_ms, queue_ms):
+            camera.statistics.count("dropped")
+            return
+        frame = decode(pending.message)
+        budget_ms = settings.deadline_ms - self._age_ms(pending) if settings.deadline_ms else None
+        chosen_s = self._clock()
+        rung = controller.choose(budget_ms)
+        result = self.model.detector.detect(
+            frame.image,
+            rung.config,
+            color="bgr" if frame.color == "bgr" else "rgb",
+            score_threshold=self._score_threshold(settings),
+            max_detections=settings.max_detections,
+            decide=self._decide(rung, budget_ms, settings),
+        )
+        self._failures = 0
+        camera.publish(pending, result)
+        latency_ms = self._age_ms(pending)
+        host_ms = (self._clock() - chosen_s) * 1e3 - result.inference_ms
+        controller.observe(self._rung_that_ran(rung, result.config), result.inference_ms, host_ms)
+        report = FrameReport(
+            depth=str(result.config),
+            detections=len(result.detections.scores),
+            latency_ms=latency_ms,
+            queue_ms=queue_ms,
+            preprocess_ms=result.preprocess_ms,
+            inference_ms=result.inference_ms,
+            postprocess_ms=result.postprocess_ms,
+            deadline_ms=settings.deadline_ms,
+        )
+        camera.report(pending, frame, result, report)
+
+    def _decide(self, rung: Rung, budget_ms: float | None, settings: Settings) -> Decide | None:
+        """What shortens the plan within the frame; None where nothing does: a fixed depth stays as it is."""
+        midframe = self.model.midframe
+        if midframe is None or budget_ms is None or settings.depth != AUTO:
+            return None
+        state = self.model.controller.state
+        reserve_ms = self.model.reserve_ms * state.host_slowdown
+        return midframe.decide(rung, budget_ms, reserve_ms, state.inference_slowdown)
+
+    def _rung_that_ran(self, planned: Rung, config: DepthConfig) -> Rung:
+        midframe = self.model.midframe
+        if config == planned.config or midframe is None:
+            return planned
+        return Rung(config, midframe.latency_ms(config, planned), math.nan)
+
+    def _score_threshold(self, settings: Settings) -> float | np.ndarray:
+        """One number, or one for each class; made anew only when a parameter has changed."""
+        if not settings.class_score_thresholds:
+            return settings.score_threshold
+        if self._thresholds is None or self._thresholds[0] is not settings:
+            names = self.model.bundle.class_names
+            values = thresholds_by_class(settings.class_score_thresholds, names, settings.score_threshold)
+            self._thresholds = settings, values
+        return self._thresholds[1]
+
+    def _apply_depth(self, depth: str) -> None:
+        if depth == self._depth:
+            return
+        if depth == AUTO:
+            self.model.controller.set_depth(AUTO)
+        else:
+            config = DepthConfig.parse(depth, self.model.bundle.num_exits)
+            # An engine that is not of the ladder is compiled here; the frames of that moment are late.
+            self.model.detector.ensure(config)
+            self.model.controller.set_depth(config)
+        self._depth = depth
+
+    def _age_ms(self, pending: PendingFrame[Any]) -> float:
+        return (self._clock() - pending.capture_s) * 1e3
+
+    def _is_hopeless(self, deadline_ms: float, age_ms: float) -> bool:
+        """Whether a newer frame waits and even an idle machine at base would miss."""
+        if not deadline_ms or not self._has_waiting_frame():
+            return False
+        return deadline_ms - age_ms < _HOPELESS * self.model.controller.ladder.base.latency_ms

@@ -1,0 +1,155 @@
+"""The parameter table: what it accepts, what it refuses and with which words."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from anydepth_perception.serving.settings import DEFAULTS, TABLE, ParameterError, Settings, check, typed
+
+
+def test_all_defaults_are_accepted_by_their_own_checks():
+    assert Settings.from_values(DEFAULTS) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("deadline_ms", 50),
+        ("deadline_ms", 0.0),
+        ("deadline_ms", 60000.0),
+        ("score_threshold", 0),
+        ("score_threshold", 1.0),
+        ("max_detections", 1),
+        ("depth", "auto"),
+        ("depth", "full"),
+        ("depth", "FFEE.EEFF"),
+        ("depth", "FFEE.EEFF.d4"),
+        ("image_topics", ["left/image_raw", "/right/image_raw", "~/image"]),
+        ("profile", ""),
+        ("cache_dir", ""),
+        ("decision_points", ["p5", "head"]),
+        ("decision_points", []),
+        ("class_score_thresholds", ["person:0.5", "hand truck:1"]),
+    ],
+)
+def test_good_value_is_accepted(name, value):
+    assert check(name, value) == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("deadline_ms", -1.0, "a number in [0, 60000]"),
+        ("deadline_ms", math.nan, "a number in [0, 60000]"),
+        ("deadline_ms", math.inf, "a number in [0, 60000]"),
+        ("deadline_ms", True, "a number in [0, 60000]"),
+        ("deadline_ms", "fast", "a number in [0, 60000]"),
+        ("deadline_ms", None, "a number in [0, 60000]"),
+        ("score_threshold", 1.01, "a number in [0, 1]"),
+        ("max_detections", 0, "a whole number in [1, 1000]"),
+        ("max_detections", 5.0, "a whole number in [1, 1000]"),
+        ("threads", -1, "a whole number in [0, 256]"),
+        ("depth", "deep", "'auto', 'full', 'base'"),
+        ("depth", "FFEE", "'auto', 'full', 'base'"),
+        ("depth", 4, "'auto', 'full', 'base'"),
+        ("late_policy", "skip", "'run_base', 'drop'"),
+        ("backend", "torch", "'auto', 'onnxruntime', 'openvino', 'tensorrt'"),
+        ("image_transport", "theora", "'raw', 'compressed'"),
+        ("model", "  ", "a text that is not empty"),
+        ("autostart", 1, "true or false"),
+        ("image_topics", [], "a list of different topic names"),
+        ("image_topics", "image_raw", "a list of different topic names"),
+        ("image_topics", ["a", "a"], "a list of different topic names"),
+        ("image_topics", ["two words"], "a list of different topic names"),
+        ("image_topics", ["1st"], "a list of different topic names"),
+        ("execution", "parallel", "'whole', 'staged'"),
+        ("precision", "int8", "'auto', 'float32', 'float16'"),
+        ("workspace_mib", 0, "a whole number in [16, 65536]"),
+        ("decision_points", "p5", "a list of different pipeline entries"),
+        ("decision_points", ["p5", "p5"], "a list of different pipeline entries"),
+        ("decision_points", [3], "a list of different pipeline entries"),
+        ("class_score_thresholds", "person:0.5", "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person"], "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person:high"], "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person:nan"], "a list of texts CLASS:SCORE"),
+        ("class_score_thresholds", ["person:0.1", "person:0.2"], "a list of texts CLASS:SCORE"),
+    ],
+)
+def test_bad_value_is_refused_naming_parameter_value_and_accepted(name, value, accepted):
+    with pytest.raises(ParameterError) as refusal:
+        check(name, value)
+    text = str(refusal.value)
+    assert text.startswith(f"{name} must be ")
+    assert accepted in text
+    assert "\n" not in text
+
+
+def test_unknown_parameter_is_refused_by_name():
+    with pytest.raises(ParameterError, match="unknown parameter 'dealine_ms'"):
+        check("dealine_ms", 1.0)
+
+
+def test_depth_with_an_exit_is_refused_for_a_detector_without_decoder():
+    with pytest.raises(ParameterError, match="no decoder"):
+        check("depth", "FFEE.FFEE.d4", num_exits=0)
+
+
+def test_threshold_of_a_class_that_the_bundle_lacks_is_refused_naming_the_classes():
+    with pytest.raises(ParameterError, match="class 'persn' is unknown, the bundle has person, crate"):
+        check("class_score_thresholds", ["persn:0.5"], class_names=("person", "crate"))
+
+
+@pytest.mark.parametrize("name", ["decision_points", "class_score_thresholds"])
+def test_a_list_of_one_empty_text_is_the_empty_list_of_a_parameter_file(name):
+    assert check(name, [""]) == ()
+
+
+def test_update_changes_all_values_or_none():
+    settings = Settings()
+    with pytest.raises(ParameterError):
+        settings.updated({"deadline_ms": 40.0, "score_threshold": 7.0}, configured=False)
+    assert settings.deadline_ms == DEFAULTS["deadline_ms"]
+    changed = settings.updated({"deadline_ms": 40.0, "score_threshold": 0.5}, configured=False)
+    assert (changed.deadline_ms, changed.score_threshold) == (40.0, 0.5)
+
+
+@pytest.mark.parametrize("name", [name for name, info in TABLE.items() if not info.live])
+def test_parameter_that_is_not_live_cannot_change_while_configured(name):
+    other = {"image_topics": ["other"], "autostart": False, "threads": 3, "model": "other", "profile": "other"}
+    other |= {"workspace_mib": 256, "decision_points": ["p5"], "cache_dir": "other"}
+    value = other.get(name) or next((choice for choice in TABLE[name].choices if choice != DEFAULTS[name]), False)
+    with pytest.raises(ParameterError, match=f"{name} is read-only while the node is configured"):
+        Settings().updated({name: value}, configured=True)
+    assert getattr(Settings().updated({name: value}, configured=False), name) != DEFAULTS[name]
+
+
+def test_live_parameters_change_while_configured():
+    live = {"depth": "base", "deadline_ms": 30.0, "score_threshold": 0.9, "max_detections": 5, "late_policy": "drop"}
+    live["class_score_thresholds"] = ("person:0.5",)
+    assert {name for name, info in TABLE.items() if info.live} == set(live)
+    settings = Settings().updated(live, configured=True, num_exits=0, class_names=("person",))
+    assert {name: getattr(settings, name) for name in live} == live
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().depth = "base"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("deadline_ms", "50", 50.0),
+        ("deadline_ms", "soon", "soon"),
+        ("max_detections", "7", 7),
+        ("autostart", "False", False),
+        ("depth", "FFEE.FFEE", "FFEE.FFEE"),
+        ("image_topics", "left/image_raw, right/image_raw", ["left/image_raw", "right/image_raw"]),
+        ("image_topics", "['left/image_raw']", ["left/image_raw"]),
+    ],
+)
+def test_launch_argument_gets_the_type_of_its_parameter(name, text, value):
+    assert typed(name, text) == value

@@ -1,0 +1,315 @@
+"""Serving a frame: the budget it leaves, the depth it gets, what is published, and what a fault does."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from anydepth_perception.backends import BackendError
+from anydepth_perception.bundle import Bundle
+from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.ladder import Rung
+from anydepth_perception.depth.midframe import MidframePlanner
+from anydepth_perception.detection.detector import DetectionResult, Detections
+from anydepth_perception.detection.images import byte_array
+from anydepth_perception.execution import Decision
+from anydepth_perception.serving.model import Model
+from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.server import FAILURES_IN_A_ROW, FrameServer
+from anydepth_perception.serving.settings import Settings
+from anydepth_perception.serving.statistics import FrameStatistics
+
+ARRIVAL_S = 100.0
+
+
+class Clock:
+    """A steady clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = ARRIVAL_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class FakeController:
+    """Always the same rung; remembers what it was asked and told."""
+
+    def __init__(self) -> None:
+        self.rung = Rung(DepthConfig.base(), 20.0, 0.4)
+        self.ladder = SimpleNamespace(base=self.rung)
+        self.budgets: list[float | None] = []
+        self.observed: list[tuple[float, float]] = []
+        self.depths: list[object] = []
+        self.ran: list[Rung] = []
+        self.state = SimpleNamespace(inference_slowdown=1.0, host_slowdown=1.0)
+
+    def choose(self, budget_ms):
+        self.budgets.append(budget_ms)
+        return self.rung
+
+    def observe(self, rung, inference_ms, host_ms=None):
+        self.ran.append(rung)
+        self.observed.append((inference_ms, host_ms))
+
+    def set_depth(self, depth):
+        self.depths.append(depth)
+
+
+class FakeDetector:
+    """Takes 30 ms, of which 25 are inference, and finds one object; raises `error` instead where there is one.
+
+    Where it is given a decision to ask for, it asks once, before the head.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.ensured: list[DepthConfig] = []
+        self.error: Exception | None = None
+        self.colors: list[str] = []
+        self.thresholds: list[object] = []
+
+    def ensure(self, config):
+        self.ensured.append(config)
+
+    def detect(self, image, config, *, color, score_threshold, max_detections, decide=None):
+        if self.error is not None:
+            raise self.error
+        self.colors.append(color)
+        self.thresholds.append(score_threshold)
+        if decide is not None:
+            config = decide(Decision("stem", config, 0.0, (Bundle.load(self.bundle_path).manifest.pipeline,)))
+        self.clock.now_s += 0.030
+        one = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+        return DetectionResult(one, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
+
+
+class FakeCamera:
+    """Collects outputs; publishing takes 2 ms."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.statistics = FrameStatistics()
+        self.published: list[PendingFrame] = []
+        self.reports: list = []
+        self.faults: list[tuple[str, Exception]] = []
+
+    def publish(self, pending, result):
+        self.clock.now_s += 0.002
+        self.published.append(pending)
+
+    def report(self, pending, frame, result, report):
+        self.reports.append(report)
+
+    def bad(self, pending, error):
+        self.faults.append(("bad", error))
+
+    def failed(self, pending, error):
+        self.faults.append(("failed", error))
+
+
+class Bench:
+    """A frame server on fakes."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.controller, self.detector = FakeController(), FakeDetector(self.clock)
+        self.camera = FakeCamera(self.clock)
+        self.settings = Settings()
+        self.waiting = False
+        self.reloaded: list[str] = []
+        self.next_model: Model | Exception = BackendError("no other backend")
+        bundle = SimpleNamespace(num_exits=0, class_names=("person", "crate"))
+        self.model = Model(bundle, self.detector, self.controller, "tensorrt")
+        self.server = self.serve_with(self.model)
+
+    def serve_with(self, model: Model) -> FrameServer:
+        self.server = FrameServer(
+            model,
+            [self.camera],
+            lambda: self.settings,
+            lambda: self.waiting,
+            reload=self.reload,
+            clock=self.clock,
+        )
+        return self.server
+
+    def reload(self, failing: Model, reason: str) -> Model:
+        self.reloaded.append(reason)
+        if isinstance(self.next_model, Exception):
+            raise self.next_model
+        return self.next_model
+
+    def change(self, **values) -> None:
+        self.settings = self.settings.updated(values, configured=True)
+
+    def serve(self, *, age_ms=0.0, waited_ms=0.0, encoding="rgb8"):
+        self.clock.now_s = ARRIVAL_S + waited_ms * 1e-3
+        data = byte_array(np.zeros(12, np.uint8))
+        message = SimpleNamespace(height=2, width=2, step=6, encoding=encoding, is_bigendian=0, data=data)
+        self.server.serve(PendingFrame(0, message, ARRIVAL_S, age_ms * 1e-3))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_age_and_waiting_are_charged_to_the_budget(bench):
+    bench.change(deadline_ms=100.0)
+    bench.serve(age_ms=10.0, waited_ms=5.0)
+    assert bench.controller.budgets == [pytest.approx(85.0)]
+
+
+def test_without_a_deadline_there_is_no_budget(bench):
+    bench.serve(age_ms=10.0)
+    assert bench.controller.budgets == [None]
+
+
+def test_report_says_how_the_frame_was_served(bench):
+    bench.change(deadline_ms=46.0)
+    bench.serve(age_ms=10.0, waited_ms=5.0)
+    (report,) = bench.camera.reports
+    assert report.depth == "EEEE.EEEE" and report.detections == 1
+    assert report.latency_ms == pytest.approx(47.0) and report.queue_ms == pytest.approx(15.0)
+    assert report.missed and report.deadline_ms == 46.0
+
+
+def test_controller_learns_inference_and_all_other_time_after_its_choice(bench):
+    bench.serve(age_ms=10.0, waited_ms=5.0)
+    assert bench.controller.observed == [(25.0, pytest.approx(7.0))]
+
+
+def test_depth_change_takes_effect_with_the_next_frame(bench):
+    bench.serve()
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.serve()
+    bench.change(depth="auto")
+    bench.serve()
+    fixed = DepthConfig.parse("FFFF.EEEE")
+    assert bench.controller.depths == ["auto", fixed, "auto"]
+    assert bench.detector.ensured == [fixed]
+
+
+@pytest.mark.parametrize(("encoding", "color"), [("rgb8", "rgb"), ("bgr8", "bgr")])
+def test_order_of_the_colours_reaches_the_detector(bench, encoding, color):
+    bench.serve(encoding=encoding)
+    assert bench.detector.colors == [color]
+
+
+def test_bad_frame_is_reported_and_the_next_one_served(bench):
+    bench.serve(encoding="rgb9")
+    assert [kind for kind, _ in bench.camera.faults] == ["bad"]
+    bench.serve()
+    assert len(bench.camera.published) == 1
+
+
+def test_frame_on_which_the_engine_fails_is_reported_and_the_next_one_served(bench):
+    bench.detector.error = BackendError("out of memory")
+    bench.serve()
+    assert [kind for kind, _ in bench.camera.faults] == ["failed"]
+    bench.detector.error = None
+    bench.serve()
+    assert len(bench.camera.published) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "waiting", "age_ms", "dropped"),
+    [
+        ("drop", True, 85.0, True),
+        ("drop", True, 83.0, False),  # 0.8 x the 20 ms of base fit into the 17 ms that are left
+        ("drop", False, 85.0, False),
+        ("run_base", True, 85.0, False),
+    ],
+)
+def test_hopeless_frame_is_dropped_only_by_policy_and_for_a_newer_one(bench, policy, waiting, age_ms, dropped):
+    bench.change(deadline_ms=100.0, late_policy=policy)
+    bench.waiting = waiting
+    bench.serve(age_ms=age_ms)
+    assert bench.camera.statistics.summary(ARRIVAL_S).counts.dropped == int(dropped)
+    assert len(bench.camera.published) == int(not dropped)
+
+
+def test_one_threshold_goes_to_the_detector_as_a_number_and_those_of_classes_as_one_for_each(bench):
+    bench.serve()
+    bench.change(class_score_thresholds=["crate:0.8"], score_threshold=0.2)
+    bench.serve()
+    assert bench.detector.thresholds[0] == 0.3
+    assert bench.detector.thresholds[1].tolist() == [0.2, 0.8]
+    bench.change(score_threshold=0.6)
+    bench.serve()
+    assert bench.detector.thresholds[2].tolist() == [0.6, 0.8]
+
+
+def test_backend_that_fails_on_frames_in_a_row_is_replaced_and_the_next_frame_served(bench):
+    detector, controller = FakeDetector(bench.clock), FakeController()
+    bench.next_model = Model(bench.model.bundle, detector, controller, "onnxruntime")
+    bench.detector.error = BackendError("the GPU is gone")
+    for _ in range(FAILURES_IN_A_ROW):
+        bench.serve()
+    assert bench.reloaded == ["the GPU is gone"] and bench.server.model is bench.next_model
+    assert [kind for kind, _ in bench.camera.faults] == ["failed"] * FAILURES_IN_A_ROW
+    bench.serve()
+    assert len(bench.camera.published) == 1 and detector.colors == ["rgb"]
+
+
+def test_fixed_depth_holds_on_the_backend_that_took_over(bench):
+    detector, controller = FakeDetector(bench.clock), FakeController()
+    bench.next_model = Model(bench.model.bundle, detector, controller, "onnxruntime")
+    bench.change(depth="FFFF.EEEE")
+    bench.detector.error = BackendError("the GPU is gone")
+    for _ in range(FAILURES_IN_A_ROW + 1):
+        bench.serve()
+    assert controller.depths == [DepthConfig.parse("FFFF.EEEE")] == detector.ensured
+
+
+def test_failures_with_a_good_frame_between_them_replace_no_backend(bench):
+    for _ in range(3):
+        bench.detector.error = BackendError("hiccup")
+        for _ in range(FAILURES_IN_A_ROW - 1):
+            bench.serve()
+        bench.detector.error = None
+        bench.serve()
+    assert bench.reloaded == []
+
+
+def test_without_another_backend_the_server_asks_once_and_goes_on(bench):
+    bench.detector.error = BackendError("the GPU is gone")
+    for _ in range(3 * FAILURES_IN_A_ROW):
+        bench.serve()
+    assert len(bench.reloaded) == 1
+    bench.detector.error = None
+    bench.serve()
+    assert len(bench.camera.published) == 1
+
+
+@pytest.fixture
+def staged(bench, tiny_bundle_path) -> Bench:
+    """The bench with a plan of full depth, 10 ms in all, that may be shortened within the frame."""
+    bundle = Bundle.load(tiny_bundle_path)
+    bench.detector.bundle_path = tiny_bundle_path
+    bench.controller.rung = Rung(bundle.full, 10.0, 0.5)
+    midframe = MidframePlanner(bundle, dict.fromkeys(bundle.manifest.segments, 1.0))
+    bench.serve_with(Model(bundle, bench.detector, bench.controller, "onnxruntime", midframe, reserve_ms=2.0))
+    return bench
+
+
+def test_plan_is_shortened_within_the_frame_and_what_ran_is_reported_and_learnt_from(staged):
+    staged.change(deadline_ms=11.0)
+    staged.serve()
+    assert staged.camera.reports[0].depth == "EEEE.EEEE"
+    (ran,) = staged.controller.ran
+    assert ran.config == DepthConfig.base() and ran.latency_ms == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"deadline_ms": 0.0}, {"deadline_ms": 11.0, "depth": "full"}, {"deadline_ms": 12.5}]
+)
+def test_plan_stays_without_a_deadline_with_a_fixed_depth_and_with_time_enough(staged, change):
+    staged.change(**change)
+    staged.serve()
+    assert staged.camera.reports[0].depth == "FFFF.FFFF"
+    assert staged.controller.ran == [staged.controller.rung]
