@@ -34,7 +34,7 @@ def test_exit_of_the_base_net_is_two_thirds_rounded_up(num_exits: int, expected:
     assert base_exit(num_exits) == expected
 
 
-@pytest.mark.parametrize("text", ["", "FFFF", "FFFFFFFF", "ffff.ffff", "FFFF.FFFX", "FFFF.FFFF.d", " full"])
+@pytest.mark.parametrize("text", ["", "FFFFFFFF", "ffff.ffff", "FFFF.FFFX", "FFFF.FFFF.d", " full"])
 def test_malformed_text_is_refused(text: str) -> None:
     with pytest.raises(DepthConfigError, match="is not a depth configuration; expected"):
         DepthConfig.parse(text, 6)
@@ -47,8 +47,8 @@ def test_exit_that_is_not_there_is_refused(text: str, num_exits: int) -> None:
 
 
 def test_wrong_number_of_paths_is_refused() -> None:
-    with pytest.raises(DepthConfigError, match="8 paths"):
-        DepthConfig((True,) * 7)
+    with pytest.raises(DepthConfigError, match="has 7 stages, this network has 8"):
+        DepthConfig.parse("FFFF.FFF", 0)
 
 
 @pytest.mark.parametrize(("num_exits", "count"), [(0, 256), (6, 1536)])
