@@ -19,10 +19,17 @@ import numpy as np
 
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
-from anydepth_perception.bundle.estimate import AccuracyEstimate
 from anydepth_perception.bundle.manifest import AccuracyEntry, AccuracyTable
-from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, all_configs, base_exit
-from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.depth.accuracy import AccuracyEstimate
+from anydepth_perception.depth.config import (
+    ESSENTIAL,
+    FULL,
+    STAGES,
+    DepthConfig,
+    all_configs,
+    base_exit,
+    space_of_eight,
+)
 from training.evaluate import bundle_results
 from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import EvaluationImages, add_image_options, chosen_images
@@ -131,7 +138,7 @@ def fit_estimate(measured: Mapping[DepthConfig, float], num_exits: int, stages: 
         for subset, factor in _expand(column, centres).items():
             terms[subset] = terms.get(subset, 0.0) + coefficient * factor
     intercept = terms.pop(frozenset())
-    return AccuracyEstimate(intercept, terms, 0, 0.0)
+    return AccuracyEstimate(space_of_eight(num_exits), intercept, terms, 0, 0.0)
 
 
 def _holds(name: str, config: DepthConfig) -> bool:
@@ -182,13 +189,13 @@ def measure_table(
         num_held_out: configurations to test the estimate with.
         seed: of the random ones.
     """
-    num_random = (96 if bundle.num_exits else 48) if num_random is None else num_random
+    num_random = (96 if bundle.space.num_exits else 48) if num_random is None else num_random
     stages = skippable_stages(bundle)
-    plan = make_plan(bundle.num_exits, stages, num_random, num_held_out, seed)
+    plan = make_plan(bundle.space.num_exits, stages, num_random, num_held_out, seed)
     metrics = dict(measure([*plan.matter, *plan.fitted, *plan.held_out]))
     average_precision = {config: metrics[config]["AP"] for config in metrics}
     estimate = fit_estimate(
-        {config: average_precision[config] for config in (*plan.matter, *plan.fitted)}, bundle.num_exits, stages
+        {config: average_precision[config] for config in (*plan.matter, *plan.fitted)}, bundle.space.num_exits, stages
     )
     estimate = with_error(estimate, {config: average_precision[config] for config in plan.held_out})
     entries = {config: AccuracyEntry(value, True) for config, value in average_precision.items()}
@@ -196,7 +203,7 @@ def measure_table(
     believed = Bundle(
         bundle.path, dataclasses.replace(bundle.manifest, accuracy=table), bundle.fingerprint, verify=False
     )
-    missing = [config for config in default_configs(believed) if config not in metrics]
+    missing = [config for config in believed.default_configs() if config not in metrics]
     metrics |= measure(missing) if missing else {}
     return {
         "dataset": dataset,

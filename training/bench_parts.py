@@ -17,7 +17,6 @@ import torch
 from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED, WHOLE, Execution, create_execution
 from anydepth_perception.tools import quantize
@@ -73,7 +72,7 @@ class Subject:
     @property
     def rungs(self) -> tuple[DepthConfig, ...]:
         """The configurations of the ladder, base to full."""
-        return default_configs(self.bundle, RUNGS)
+        return self.bundle.default_configs(RUNGS)
 
     def execution(self, backend: str, kind: str) -> Execution:
         """The execution of that kind with all rungs compiled."""

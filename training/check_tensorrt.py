@@ -21,7 +21,6 @@ from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.tensorrt_builder import PRECISIONS, BuildOptions, build_engine
 from anydepth_perception.backends.tensorrt_library import import_tensorrt
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.tools.detector_options import whole_number
 from training.export import export_segments, manifest_of
 from training.models.build import MODEL_NAMES, build_model
@@ -87,7 +86,7 @@ def check_bundle(
 def _graphs(bundle: Bundle, num_rungs: int) -> Iterator[tuple[str, onnx.ModelProto]]:
     for segment in bundle.manifest.segments.values():
         yield segment.name, bundle.read_segment(segment)
-    for config in default_configs(bundle, num_rungs):
+    for config in bundle.default_configs(num_rungs):
         yield str(config), bundle.compose(config)
 
 

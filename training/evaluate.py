@@ -16,7 +16,6 @@ from tqdm import tqdm
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detection.detector import Detections
 from anydepth_perception.detection.postprocess import Postprocessor
 from anydepth_perception.detection.preprocess import Geometry, Preprocessor
@@ -167,7 +166,7 @@ def parse_depths(text: str, bundle: Bundle | None, model: AnyDepthDetector | Non
     Raises:
         DepthConfigError: one that cannot be read, that the detector lacks, or a ladder without a bundle.
     """
-    num_exits = bundle.num_exits if bundle else model.num_exits if model else 0
+    num_exits = bundle.space.num_exits if bundle else model.num_exits if model else 0
     configs: dict[str, DepthConfig] = {}
     for name in text.split(","):
         if name == "all":
@@ -175,7 +174,7 @@ def parse_depths(text: str, bundle: Bundle | None, model: AnyDepthDetector | Non
         elif name == "ladder":
             if bundle is None:
                 raise DepthConfigError("the ladder follows from a bundle's accuracy table; give --bundle")
-            configs |= {str(config): config for config in default_configs(bundle)}
+            configs |= {str(config): config for config in bundle.default_configs()}
         elif name == "base" and model is not None:
             configs[name] = model.base_config()
         else:

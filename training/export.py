@@ -145,7 +145,7 @@ def single_stage_configs(bundle: Bundle) -> list[DepthConfig]:
         for stage, segments in bundle.manifest.stages.items()
         if segments[ESSENTIAL] != segments[FULL]
     ]
-    exits = [DepthConfig(full.full_paths, index) for index in range(1, bundle.num_exits)]
+    exits = [DepthConfig(full.full_paths, index) for index in range(1, bundle.space.num_exits)]
     return [full, bundle.base, *singles, *exits]
 
 

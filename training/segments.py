@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anydepth_perception.bundle.manifest import EXITS
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES
+from anydepth_perception.depth.space import EXITS
 from training.models import detr, yolo
 from training.models.decoder import Decoder
 from training.models.detector import AnyDepthDetector

@@ -4,7 +4,8 @@ from anydepth_perception.bundle.bundle import Bundle
 from anydepth_perception.bundle.compose import concatenate
 from anydepth_perception.bundle.errors import BundleError
 from anydepth_perception.bundle.locate import find_bundle
-from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec, parse_manifest
+from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec
+from anydepth_perception.bundle.manifest_parser import parse_manifest
 from anydepth_perception.bundle.reference import Reference, ReferenceRows, choose_rows
 from anydepth_perception.bundle.write import write_bundle, write_reference
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.bundle.manifest import EXITS
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, base_exit
 from anydepth_perception.depth.ladder import Rung
+from anydepth_perception.depth.space import EXITS
 from anydepth_perception.execution.base import Decide, Decision
 
 
@@ -21,13 +21,13 @@ class MidframePlanner:
     def __init__(self, bundle: Bundle, segment_ms: Mapping[str, float]) -> None:
         """`segment_ms` are profiled milliseconds, above 0, of every segment that some configuration runs."""
         manifest = bundle.manifest
-        self._pipeline = manifest.pipeline
-        self._lowest_exit = base_exit(bundle.num_exits)
+        self._pipeline = manifest.space.names
+        self._lowest_exit = base_exit(bundle.space.num_exits)
         self._stages = {
             stage: {path: segment_ms[name] for path, name in paths.items()} for stage, paths in manifest.stages.items()
         }
         self._exits = {number: sum(segment_ms[name] for name in names) for number, names in manifest.exits.items()}
-        fixed = set(manifest.pipeline) - manifest.stages.keys() - {EXITS}
+        fixed = set(manifest.space.names) - manifest.stages.keys() - {EXITS}
         self._fixed = {entry: segment_ms[entry] for entry in fixed}
 
     def latency_ms(self, config: DepthConfig, rung: Rung) -> float:

@@ -87,7 +87,7 @@ class Detector:
         self._postprocessor = Postprocessor(
             nms=manifest.postprocess.nms,
             iou_threshold=manifest.postprocess.iou_threshold,
-            multi_label=multi_label or manifest.family == "detr",
+            multi_label=multi_label or manifest.postprocess.multi_label,
         )
         self._configs: dict[DepthConfig, None] = {}
         for config in configs:

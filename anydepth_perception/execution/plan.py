@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from anydepth_perception.bundle import Bundle, BundleError
-from anydepth_perception.bundle.manifest import EXITS, Manifest, Segment, TensorSpec
+from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec
 from anydepth_perception.depth.config import NUM_BACKBONE_STAGES, STAGES, DepthConfig
+from anydepth_perception.depth.space import EXITS
 from anydepth_perception.execution.memory import Life
 
 MAX_VARIANTS = 64
@@ -82,8 +83,8 @@ def default_decision_points(manifest: Manifest) -> tuple[str, ...]:
     The start is a decision point always. Before the decoder means behind query selection, which is the same at any
     exit: the later the decision, the better informed.
     """
-    after_p4 = manifest.pipeline[manifest.pipeline.index(STAGES[NUM_BACKBONE_STAGES - 2]) + 1]
-    last = EXITS if EXITS in manifest.pipeline else manifest.pipeline[-1]
+    after_p4 = manifest.space.names[manifest.space.names.index(STAGES[NUM_BACKBONE_STAGES - 2]) + 1]
+    last = EXITS if EXITS in manifest.space.names else manifest.space.names[-1]
     return tuple(dict.fromkeys((after_p4, "pan_p4", last)))
 
 
@@ -94,7 +95,7 @@ def make_plan(manifest: Manifest, decision_points: Sequence[str]) -> Plan:
         DecisionPointError: a point is no entry of the pipeline, or a group has more than `MAX_VARIANTS` variants.
         BundleError: a group writes nothing that is read later.
     """
-    groups = split(manifest.pipeline, decision_points)
+    groups = split(manifest.space.names, decision_points)
     routes = [_routes(manifest, group) for group in groups]
     lives = find_lives([[route for _, route in alternatives] for alternatives in routes], _results(manifest))
     crossing = {life.spec.name for life in lives}

@@ -12,7 +12,6 @@ import onnx
 from anydepth_perception.backends.base import Backend, BackendError
 from anydepth_perception.bundle import Bundle, Reference, ReferenceRows, choose_rows
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.execution.plan import covering_configs, default_decision_points, make_plan
 
 TOLERANCES = {"float32": 1e-3, "float16": 0.3, "int8": 0.08}
@@ -74,7 +73,7 @@ class SelfCheck:
         rows, precision = self._expected(config)
         if rows is None:
             return None
-        ordered = self._bundle.manifest.family == "yolo"
+        ordered = self._bundle.manifest.outputs.ordered
         coarser = max(precision, self._backend.precision, key=_PRECISIONS.index)
         found = difference(rows, boxes, logits, ordered=ordered, precision=coarser)
         checked = Checked(config, found, TOLERANCES[coarser])
@@ -164,7 +163,7 @@ def reference_configs(bundle: Bundle) -> tuple[DepthConfig, ...]:
     Full and base are among them. Together they run every engine of staged execution with its default decision points.
     """
     plan = make_plan(bundle.manifest, default_decision_points(bundle.manifest))
-    ladder = default_configs(bundle)
+    ladder = bundle.default_configs()
     names = {variant.name for alternatives in plan.variants for variant in alternatives}
     return tuple(dict.fromkeys([*ladder, *covering_configs(plan, bundle, names, ladder)]))
 

@@ -31,7 +31,7 @@ class WholeExecution:
         self._buffers = {self._image.spec.name: self._image}
         self._engines: dict[DepthConfig, Engine] = {}
         self._compiling = threading.Lock()
-        self.groups = (bundle.manifest.pipeline,)
+        self.groups = (bundle.manifest.space.names,)
 
     @property
     def image(self) -> np.ndarray:

@@ -181,7 +181,7 @@ class Profile:
                 f"{path}: written in format {_shown(version)}, this release reads format {SCHEMA_VERSION}; {_AGAIN}"
             )
         try:
-            profile = _parse(document, detector.bundle.num_exits)
+            profile = _parse(document, detector.bundle.space.num_exits)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
             raise ProfileError(f"{path}: not a valid profile: {reason}; {_AGAIN}") from error

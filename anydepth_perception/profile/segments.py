@@ -10,25 +10,14 @@ import numpy as np
 
 from anydepth_perception.backends.base import Backend, Buffer, Engine, Placement
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.bundle.manifest import EXITS, Manifest, TensorSpec
+from anydepth_perception.bundle.manifest import Manifest, TensorSpec
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
 
 
 def used_segments(manifest: Manifest) -> tuple[str, ...]:
-    """Names of the segments that some configuration runs; each comes after all that write what it reads.
-
-    Of a stage the essential path comes first, so that what follows reads what the full path wrote.
-    """
-    names: list[str] = []
-    for entry in manifest.pipeline:
-        if entry in manifest.stages:
-            names.extend(manifest.stages[entry].values())
-        elif entry == EXITS:
-            names.extend(name for branch in manifest.exits.values() for name in branch)
-        else:
-            names.append(entry)
-    return tuple(dict.fromkeys(names))
+    """Names of the segments that some configuration runs."""
+    return manifest.used_segments
 
 
 class SingleSegments:

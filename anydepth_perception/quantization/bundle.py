@@ -108,7 +108,7 @@ def _runs(bundle: Bundle, images: list[np.ndarray], seed: int) -> list[tuple[np.
     generator = random.Random(seed)
     last = bundle.full.exit
     mixtures = [DepthConfig(tuple(generator.random() < 0.5 for _ in STAGES), last) for _ in range(NUM_MIXTURES)]
-    exits = [DepthConfig(bundle.full.full_paths, index) for index in range(1, bundle.num_exits)]
+    exits = [DepthConfig(bundle.full.full_paths, index) for index in range(1, bundle.space.num_exits)]
     return [
         (image, [bundle.full, bundle.base, mixtures[index % NUM_MIXTURES], *(exits if index == 0 else ())])
         for index, image in enumerate(images)

@@ -11,9 +11,7 @@ from pathlib import Path
 from anydepth_perception.backends import Backend, BackendError, BackendMissingError, create_backend, preference
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.depth.midframe import MidframePlanner
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED, Checked, EngineReady
@@ -152,7 +150,7 @@ def _load_with(
     detector = _compile(bundle, backend, cache, settings, progress)
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
-        detector.ensure(DepthConfig.parse(settings.depth, bundle.num_exits))
+        detector.ensure(bundle.space.parse(settings.depth))
     controller = DepthController(profile.ladder(bundle), profile.host_ms, profiled=profile.rungs(bundle))
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
     progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
@@ -174,9 +172,9 @@ def _compile(
     progress: Callable[[str], object],
 ) -> Detector:
     if settings.depth != AUTO:
-        DepthConfig.parse(settings.depth, bundle.num_exits)  # refused before the engines are built
+        bundle.space.parse(settings.depth)  # refused before the engines are built
     started = time.perf_counter()
-    configs = default_configs(bundle)
+    configs = bundle.default_configs()
     detector = Detector(
         bundle,
         backend,

@@ -180,7 +180,7 @@ class FrameServer:
         if depth == AUTO:
             self.model.controller.set_depth(AUTO)
         else:
-            config = DepthConfig.parse(depth, self.model.bundle.num_exits)
+            config = self.model.bundle.space.parse(depth)
             # An engine that is not of the ladder is compiled here; the frames of that moment are late.
             self.model.detector.ensure(config)
             self.model.controller.set_depth(config)

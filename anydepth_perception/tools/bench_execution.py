@@ -18,7 +18,6 @@ import numpy as np
 from anydepth_perception.backends import BACKENDS, BackendError, create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, create_execution
 from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
@@ -44,7 +43,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures: ratios of times are medians of ratios taken in turns, memory is of fresh processes."""
     bundle = Bundle.load(find_bundle(options.model))
     backend = create_backend(options.backend, threads=options.threads)
-    configs = default_configs(bundle, options.rungs)
+    configs = bundle.default_configs(options.rungs)
     whole, staged = (create_execution(name, bundle, backend) for name in (WHOLE, STAGED))
     for config in configs:
         whole.ensure(config)
@@ -114,7 +113,7 @@ def memory_report(options: argparse.Namespace) -> dict[str, float]:
     before = _resident_mb()
     bundle = Bundle.load(find_bundle(options.model))
     execution = create_execution(options.execution, bundle, create_backend(options.backend, threads=options.threads))
-    configs = default_configs(bundle, options.rungs) if options.rungs > 1 else (bundle.full,)
+    configs = bundle.default_configs(options.rungs) if options.rungs > 1 else (bundle.full,)
     for config in configs:
         execution.ensure(config)
         execution.run(config)
@@ -157,7 +156,7 @@ def _choices(bundle: Bundle, name: str, configs: Sequence[DepthConfig]) -> Seque
     if name == WHOLE:
         return configs
     picks = random.Random(1)
-    exits = range(1, bundle.num_exits + 1) or [None]
+    exits = range(1, bundle.space.num_exits + 1) or [None]
     return [*configs, *(
         DepthConfig(tuple(picks.random() < 0.5 for _ in bundle.full.full_paths), picks.choice(exits)) for _ in configs
     )]

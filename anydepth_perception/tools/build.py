@@ -14,8 +14,7 @@ from anydepth_perception.backends import (
 )
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache, default_folder
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
-from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.depth.config import DepthConfigError
 from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, create_execution
 from anydepth_perception.execution.plan import DecisionPointError
 from anydepth_perception.tools.detector_options import add_engine_options, fail
@@ -46,9 +45,9 @@ def build(options: argparse.Namespace) -> None:
         CacheError: the cache folder cannot be written.
     """
     bundle = Bundle.load(find_bundle(options.model))
-    configs = [DepthConfig.parse(text, bundle.num_exits) for text in options.config or ()]
+    configs = [bundle.space.parse(text) for text in options.config or ()]
     if not configs:
-        configs = list(default_configs(bundle, options.rungs))
+        configs = list(bundle.default_configs(options.rungs))
     _check_folder(options.cache_dir)
     cache = EngineCache(options.cache_dir)
     backend = create_backend(

@@ -11,7 +11,6 @@ from typing import NoReturn
 from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECISIONS, create_backend
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, DecisionPointError
 
@@ -88,7 +87,7 @@ def build_detector(options: argparse.Namespace, cache: EngineCache | None = None
     detector = Detector(
         bundle,
         backend,
-        configs=default_configs(bundle, options.rungs),
+        configs=bundle.default_configs(options.rungs),
         execution=options.execution,
         decision_points=options.decision_points,
         cache=cache,

@@ -15,7 +15,6 @@ import cv2
 from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache, default_folder
 from anydepth_perception.bundle import Bundle, BundleError
-from anydepth_perception.depth.config import all_configs
 from anydepth_perception.depth.ladder import Ladder
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import DecisionPointError
@@ -218,7 +217,7 @@ def write_plot(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> 
 
 
 def _ensure_all(detector: Detector) -> None:
-    configs = sorted(all_configs(detector.bundle.num_exits), key=detector.bundle.gflops)
+    configs = sorted(detector.bundle.space.all(), key=detector.bundle.gflops)
     show = _show_progress("configuration")
     for number, config in enumerate(configs, 1):
         detector.ensure(config)

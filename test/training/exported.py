@@ -69,7 +69,7 @@ class Exported:
             assert margin >= SMALLEST_MARGIN, f"{config}: query selection is within {margin:.1e} of a tie"
             yield config, expected
         while num_mixtures:
-            exit_index = picks.randint(1, self.bundle.num_exits) if self.bundle.num_exits else None
+            exit_index = picks.randint(1, self.bundle.space.num_exits) if self.bundle.space.num_exits else None
             config = DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES), exit_index)
             expected, margin = self.in_torch(config)
             if margin >= SMALLEST_MARGIN:

@@ -58,6 +58,6 @@ def test_whole_execution_agrees_with_torch(exported: Exported, in_torch: Outputs
 
 
 def test_staged_execution_agrees_with_torch(exported: Exported, in_torch: Outputs, backend: Backend) -> None:
-    execution = StagedExecution(exported.bundle, backend, exported.bundle.manifest.pipeline[1:])
+    execution = StagedExecution(exported.bundle, backend, exported.bundle.manifest.space.names[1:])
     for config, expected in in_torch:
         assert exported.difference(raw_outputs(execution, config, exported.image), expected) < TOLERANCE, str(config)

@@ -63,7 +63,7 @@ def test_the_wrong_path_of_any_stage_is_noticed(checked: Checked) -> None:
 
 
 def test_the_wrong_exit_is_noticed(checked: Checked) -> None:
-    for exit_index in range(1, checked.bundle.num_exits):
+    for exit_index in range(1, checked.bundle.space.num_exits):
         moved = checked.difference_of(DepthConfig(checked.bundle.full.full_paths, exit_index))
         assert moved > TOLERANCES["float16"], exit_index
 

@@ -12,7 +12,6 @@ from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution.self_check import difference, reference_configs
 from training.data.aisle import render_image
@@ -91,7 +90,7 @@ def test_the_accuracy_table_rests_on_measurements(bundle: Bundle) -> None:
 
 
 def test_the_default_ladder_has_at_least_five_rungs(bundle: Bundle) -> None:
-    assert len(default_configs(bundle)) >= 5
+    assert len(bundle.default_configs()) >= 5
 
 
 def test_it_detects_on_a_few_validation_images(bundle: Bundle) -> None:

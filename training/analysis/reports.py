@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs, base_exit
+from anydepth_perception.depth.config import DepthConfig, DepthConfigError, base_exit
 from anydepth_perception.detection.preprocess import Preprocessor
 from training.analysis import plots, tables
 from training.analysis.cka import boundary_cka
@@ -242,7 +242,7 @@ def bundle_depths(bundle: Bundle) -> dict[str, dict[str, Any]]:
             "AP": bundle.average_precision(config),
             "measured": bundle.is_measured(config),
         }
-        for config in all_configs(bundle.num_exits)
+        for config in bundle.space.all()
     }
 
 

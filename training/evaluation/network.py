@@ -15,8 +15,8 @@ from torch import Tensor
 
 from anydepth_perception.backends.base import Backend, Buffer, Engine, Placement
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.bundle.manifest import EXITS
 from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import EXITS
 from training.models.detector import AnyDepthDetector
 from training.segments import exit_segments, pipeline, segment_modules, stage_segments
 

@@ -102,7 +102,7 @@ def test_segment_that_disagrees_with_the_manifest_is_refused(bundle: Bundle) -> 
 def test_decoder_exits_choose_their_segments(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "exits.anydepth", *tiny_parts_with_exits())
     assert str(bundle.base) == "EEEE.EEEE.d2"
-    shallow = DepthConfig.parse("FFFF.FFFF.d1", bundle.num_exits)
+    shallow = bundle.space.parse("FFFF.FFFF.d1")
     assert [segment.name for segment in bundle.segments_for(shallow)][-1:] == ["exit.1"]
     assert [segment.name for segment in bundle.segments_for(bundle.full)][-2:] == ["decoder.2", "exit.2"]
     for config in (shallow, bundle.full):

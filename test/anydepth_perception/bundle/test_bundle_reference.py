@@ -15,7 +15,7 @@ import pytest
 from anydepth_perception.bundle import Bundle, BundleError, Reference, ReferenceRows, choose_rows, write_reference
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
 from anydepth_perception.bundle.reference import REFERENCE_FILE, decode_reference, encode_reference
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.config import DepthConfig, space_of_eight
 
 IMAGE_SHAPE, NUM_ROWS, NUM_CLASSES = (1, 64, 64, 3), 336, 3
 
@@ -39,7 +39,7 @@ def decode(data: bytes) -> Reference:
         image_shape=IMAGE_SHAPE,
         num_rows=NUM_ROWS,
         num_classes=NUM_CLASSES,
-        num_exits=0,
+        space=space_of_eight(0),
         precision="float32",
     )
 

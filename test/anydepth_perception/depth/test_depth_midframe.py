@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.config import DepthConfig, space_of_eight
 from anydepth_perception.depth.ladder import Rung
 from anydepth_perception.depth.midframe import MidframePlanner
 from anydepth_perception.execution import Decision
@@ -95,12 +95,12 @@ def test_segments_are_scaled_to_the_time_of_the_plan(planner):
 def test_decoder_exit_is_dropped_first_and_not_below_that_of_base():
     names = ["neck", "d1", "d2", "d3", "d4"]
     manifest = SimpleNamespace(
-        pipeline=("neck", "exits"),
+        space=SimpleNamespace(names=("neck", "exits")),
         stages={},
         exits={number: tuple(f"d{index}" for index in range(1, number + 1)) for number in (1, 2, 3, 4)},
         segments=dict.fromkeys(names),
     )
-    planner = MidframePlanner(SimpleNamespace(manifest=manifest, num_exits=4), dict.fromkeys(names, 1.0))
+    planner = MidframePlanner(SimpleNamespace(manifest=manifest, space=space_of_eight(4)), dict.fromkeys(names, 1.0))
     full = DepthConfig.full(4)
     for budget_ms, exit_ in ((5.0, 4), (4.5, 3), (1.0, 3)):
         decide = planner.decide(Rung(full, 5.0, 0.5), budget_ms, reserve_ms=0.0, slowdown=1.0)

@@ -9,7 +9,7 @@ import pytest
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.config import DepthConfig, space_of_eight
 from anydepth_perception.depth.ladder import Rung
 from anydepth_perception.depth.midframe import MidframePlanner
 from anydepth_perception.detection.detector import DetectionResult, Detections
@@ -80,7 +80,7 @@ class FakeDetector:
         self.colors.append(color)
         self.thresholds.append(score_threshold)
         if decide is not None:
-            config = decide(Decision("stem", config, 0.0, (Bundle.load(self.bundle_path).manifest.pipeline,)))
+            config = decide(Decision("stem", config, 0.0, (Bundle.load(self.bundle_path).manifest.space.names,)))
         self.clock.now_s += 0.030
         one = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
         return DetectionResult(one, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
@@ -121,7 +121,7 @@ class Bench:
         self.waiting = False
         self.reloaded: list[str] = []
         self.next_model: Model | Exception = BackendError("no other backend")
-        bundle = SimpleNamespace(num_exits=0, class_names=("person", "crate"))
+        bundle = SimpleNamespace(space=space_of_eight(0), class_names=("person", "crate"))
         self.model = Model(bundle, self.detector, self.controller, "tensorrt")
         self.server = self.serve_with(self.model)
 
