@@ -18,7 +18,7 @@ from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import STAGED, WHOLE, Execution, create_execution
+from anydepth_perception.execution import STAGED, WHOLE, Execution, decision_points_of
 from anydepth_perception.tools import quantize
 from anydepth_perception.tools.bench import isolate_ros, measure_frames
 from anydepth_perception.tools.bench_execution import draw_noise, ladder_memory, switch_over_steady
@@ -77,7 +77,7 @@ class Subject:
     def execution(self, backend: str, kind: str) -> Execution:
         """The execution of that kind with all rungs compiled."""
         if (backend, kind) not in self._executions:
-            execution = create_execution(kind, self.bundle, self.backends[backend])
+            execution = Execution(self.bundle, self.backends[backend], decision_points_of(kind, self.bundle.space))
             for config in self.rungs:
                 execution.ensure(config)
             draw_noise(execution)
@@ -187,7 +187,7 @@ def measure_int8(subject: Subject, seconds: float) -> dict[str, Any]:
     names = [name for name in subject.backends if name in ("onnxruntime", "openvino")]
     for name in names:
         quantized = _quantize(subject, name)
-        int8 = create_execution(WHOLE, quantized, subject.backends[name])
+        int8 = Execution(quantized, subject.backends[name])
         for config in configs:
             int8.ensure(config)
             contenders[f"{name} int8 {config}"] = _runner(int8, config)
@@ -211,7 +211,7 @@ def measure_peer(subject: Subject, seconds: float, size: str = "r18", side: int 
     """Ours over Hugging Face's RT-DETR in a plain session, with the same weights, at full depth."""
     peer = export_peer(size, side, subject.scratch)
     full = peer.bundle.full
-    ours = create_execution(WHOLE, peer.bundle, create_backend("onnxruntime"))
+    ours = Execution(peer.bundle, create_backend("onnxruntime"))
     ours.ensure(full)
     np.copyto(ours.image, peer.image)
     theirs = PlainSession(peer.model, peer.pixel_values)
@@ -235,7 +235,7 @@ def measure_peer(subject: Subject, seconds: float, size: str = "r18", side: int 
 def measure_random(subject: Subject, seconds: float, name: str, side: int = 640) -> dict[str, Any]:
     """Base over full of a network with random weights, against its GFLOPs."""
     bundle = random_network(name, side, subject.scratch)
-    whole = create_execution(WHOLE, bundle, create_backend("onnxruntime"))
+    whole = Execution(bundle, create_backend("onnxruntime"))
     contenders = {}
     for end, config in (("full", bundle.full), ("base", bundle.base)):
         whole.ensure(config)

@@ -29,9 +29,9 @@ from anydepth_perception.bundle import (
     write_bundle,
     write_reference,
 )
+from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
-from anydepth_perception.execution.self_check import reference_configs
 from training.data.aisle import render_image
 from training.evaluate import NMS_IOU_THRESHOLD, evaluate_bundle
 from training.model_card import AISLE_DATASET, model_card

@@ -40,7 +40,7 @@ def parse_manifest(document: object, file: str) -> Manifest:
         BundleError: a key is missing or has the wrong type, a value is out of range, a stage lacks a path,
             or the tensors of the segments do not fit together.
     """
-    root = Fields(document, file, "manifest")
+    root = Fields(document, file, "manifest", is_root=True)
     version = root.integer("schema_version", minimum=0)
     if version != SCHEMA_VERSION:
         raise BundleError(f"{file}: schema version {version} is not supported, this release reads {SCHEMA_VERSION}")

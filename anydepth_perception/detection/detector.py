@@ -11,10 +11,10 @@ import numpy as np
 from anydepth_perception.backends.base import Backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.detection.postprocess import Detections, Postprocessor
 from anydepth_perception.detection.preprocess import ImageError, Preprocessor
-from anydepth_perception.execution import WHOLE, Decide, Progress, create_execution
+from anydepth_perception.execution import WHOLE, Decide, Execution, Progress, decision_points_of
 
 __all__ = ["DetectionResult", "Detections", "Detector", "ImageError"]
 
@@ -62,8 +62,8 @@ class Detector:
             multi_label: as in `Postprocessor` (always so for detr).
             execution: `whole`, one engine for each of `configs`, or `staged`, engines between decision points that
                 make up every configuration.
-            decision_points: for `staged`, pipeline entries before which to decide, beside the start; None for the
-                default ones: after p4, before the bottom-up path, before the decoder's layers or the head.
+            decision_points: for `staged`, entries before which to decide, beside the start; None for the
+                default ones of the bundle's space.
             cache: where engines are looked for and kept; None builds all at every start.
             progress: told of every engine that is ready and of every self-check.
 
@@ -76,7 +76,9 @@ class Detector:
         manifest = bundle.manifest
         self.bundle = bundle
         self.backend = backend
-        self._execution = create_execution(execution, bundle, backend, decision_points, cache=cache, progress=progress)
+        self.decision_points = decision_points_of(execution, bundle.space, decision_points)
+        """Entries before which depth may change within a frame, beside its start; none in whole execution."""
+        self._execution = Execution(bundle, backend, self.decision_points, cache=cache, progress=progress)
         self._preprocessor = Preprocessor(
             manifest.input.height,
             manifest.input.width,
@@ -100,7 +102,7 @@ class Detector:
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Pipeline entries that run without a decision between them; one group in whole execution."""
+        """Entries that run without a decision between them; one group in whole execution."""
         return self._execution.groups
 
     def ensure(self, config: DepthConfig) -> None:

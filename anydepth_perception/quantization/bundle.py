@@ -13,8 +13,8 @@ import numpy as np
 
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle, write_reference
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.execution.self_check import reference_by_onnxruntime
 from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, observe_ranges
 from anydepth_perception.quantization.images import fit_images
 from anydepth_perception.quantization.insert import insert_pairs, is_quantized

@@ -11,10 +11,9 @@ from pathlib import Path
 from anydepth_perception.backends import Backend, BackendError, BackendMissingError, create_backend, preference
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
-from anydepth_perception.depth.midframe import MidframePlanner
+from anydepth_perception.depth.controller import AUTO, DepthController
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import STAGED, Checked, EngineReady
+from anydepth_perception.execution import Checked, EngineReady
 from anydepth_perception.profile import Profile, ProfileError, load_or_measure
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.thresholds import parse_thresholds
@@ -44,16 +43,13 @@ class Fallback:
 class Model:
     """A bundle that is ready to serve: its detector with compiled engines, and the controller of their depth.
 
-    `backend_name` is one of `preference`. `midframe` is None where depth is decided once per frame; `reserve_ms` is
-    profiled time after the inference.
+    `backend_name` is one of `preference`.
     """
 
     bundle: Bundle
     detector: Detector
-    controller: DepthPolicy
+    controller: DepthController
     backend_name: str
-    midframe: MidframePlanner | None = None
-    reserve_ms: float = 0.0
     cache: EngineCache | None = None
     fallbacks: tuple[Fallback, ...] = ()
 
@@ -151,11 +147,17 @@ def _load_with(
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
         detector.ensure(bundle.space.parse(settings.depth))
-    controller = DepthController(profile.ladder(bundle), profile.host_ms, profiled=profile.rungs(bundle))
+    controller = DepthController(
+        bundle.space,
+        profile.rungs(bundle),
+        profile.step_ms,
+        profile.host_ms,
+        postprocess_ms=profile.postprocess.p50_ms,
+        points=detector.decision_points,
+    )
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
     progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
-    midframe = MidframePlanner(bundle, profile.segment_ms) if settings.execution == STAGED else None
-    return Model(bundle, detector, controller, name, midframe, profile.postprocess.p50_ms, cache, fallbacks)
+    return Model(bundle, detector, controller, name, cache, fallbacks)
 
 
 def _engine_cache(cache_dir: str) -> EngineCache | None:

@@ -141,13 +141,14 @@ def measure_frames(detector: Detector, width: int, height: int, seconds: float) 
 def controller_us(detector: Detector, calls: int = 2000) -> float:
     """Median time of one `choose` and one `observe`, in microseconds."""
     profile = measure_profile(detector, 3)
-    controller = DepthController(profile.ladder(detector.bundle), profile.host_ms)
+    bundle = detector.bundle
+    controller = DepthController(bundle.space, profile.rungs(bundle), profile.step_ms, profile.host_ms)
     rungs = controller.ladder.rungs
     times = []
     for index in range(calls):
         start = time.perf_counter()
-        rung = controller.choose(profile.host_ms + 1.5 * rungs[index % len(rungs)].latency_ms)
-        controller.observe(rung, rung.latency_ms * 1.05, profile.host_ms)
+        config = controller.begin(profile.host_ms + 1.5 * rungs[index % len(rungs)].latency_ms)
+        controller.end(controller.latency_ms(config) * 1.05, profile.host_ms)
         times.append(time.perf_counter() - start)
     return round(statistics.median(times) * 1e6, 2)
 

@@ -18,7 +18,7 @@ import numpy as np
 from anydepth_perception.backends import BACKENDS, BackendError, create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, create_execution
+from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, decision_points_of
 from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
 from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.load(find_bundle(options.model))
     backend = create_backend(options.backend, threads=options.threads)
     configs = bundle.default_configs(options.rungs)
-    whole, staged = (create_execution(name, bundle, backend) for name in (WHOLE, STAGED))
+    whole, staged = (Execution(bundle, backend, decision_points_of(name, bundle.space)) for name in (WHOLE, STAGED))
     for config in configs:
         whole.ensure(config)
     for execution in (whole, staged):
@@ -112,7 +112,8 @@ def memory_report(options: argparse.Namespace) -> dict[str, float]:
     """Resident memory of this process with the engines of some rungs: before loading anything, and in all."""
     before = _resident_mb()
     bundle = Bundle.load(find_bundle(options.model))
-    execution = create_execution(options.execution, bundle, create_backend(options.backend, threads=options.threads))
+    backend = create_backend(options.backend, threads=options.threads)
+    execution = Execution(bundle, backend, decision_points_of(options.execution, bundle.space))
     configs = bundle.default_configs(options.rungs) if options.rungs > 1 else (bundle.full,)
     for config in configs:
         execution.ensure(config)

@@ -15,8 +15,8 @@ from anydepth_perception.backends import (
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache, default_folder
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfigError
-from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, create_execution
-from anydepth_perception.execution.plan import DecisionPointError
+from anydepth_perception.depth.space import DecisionPointError
+from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, Execution, decision_points_of
 from anydepth_perception.tools.detector_options import add_engine_options, fail
 from anydepth_perception.tools.interrupt import interruptible
 
@@ -59,9 +59,8 @@ def build(options: argparse.Namespace) -> None:
     )
     print(f"{bundle.name} on {backend.name} {backend.version}, {backend.precision}, for {backend.device}", flush=True)
     report = Report(len(configs))
-    execution = create_execution(
-        options.execution, bundle, backend, options.decision_points, cache=cache, progress=report
-    )
+    points = decision_points_of(options.execution, bundle.space, options.decision_points)
+    execution = Execution(bundle, backend, points, cache=cache, progress=report)
     for config in configs:
         execution.ensure(config)
     if cache.problem:

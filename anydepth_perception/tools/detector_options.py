@@ -11,8 +11,9 @@ from typing import NoReturn
 from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECISIONS, create_backend
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.depth.space import DecisionPointError
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, DecisionPointError
+from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE
 
 DEFAULT_MODEL = "aisle-yolo-t"
 

@@ -16,13 +16,13 @@ from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache, default_folder
 from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.depth.ladder import Ladder
+from anydepth_perception.depth.space import DecisionPointError
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import DecisionPointError
 from anydepth_perception.profile import (
     Profile,
     ProfileError,
     RungTimes,
-    SingleSegments,
+    StepTimer,
     Times,
     default_path,
     measure_profile,
@@ -52,16 +52,16 @@ def _run(options: argparse.Namespace) -> None:
             raise ProfileError(f"{path}: is to hold the profile and the picture; give another --plot")
         if options.all_configurations:
             _ensure_all(detector)
-        segments = None
+        steps = None
         if options.segments:
-            segments = SingleSegments(bundle, detector.backend, _show_progress("segment"))
+            steps = StepTimer(bundle, detector.backend, progress=_show_progress("step"))
         width, height = options.image_size
         profile = measure_profile(
             detector,
             options.repeats,
             image_width=width,
             image_height=height,
-            segments=segments,
+            steps=steps,
             progress=_show_progress("round"),
         )
         profile.save(path)
@@ -99,11 +99,11 @@ def table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
 
 
 def _segment_table(profile: Profile, bundle: Bundle) -> list[str]:
-    if not profile.segments_measured:
+    if not profile.steps_measured:
         return []
     lines = ["", f"{'segment':<20}  GFLOPs {_TIMES_HEAD}"]
-    for name, times in profile.segments.items():
-        lines.append(f"{name:<20} {bundle.manifest.segments[name].gflops:>7.3f} {_shown(times)}")
+    for step, times in profile.steps.items():
+        lines.append(f"{step!s:<20} {bundle.manifest.gflops[step]:>7.3f} {_shown(times)}")
     return lines
 
 
@@ -112,7 +112,7 @@ def _shown(times: Times) -> str:
 
 
 def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
-    bundle, measured = detector.bundle, profile.segments_measured
+    bundle, measured = detector.bundle, profile.steps_measured
     sums = "   sum of segments" if measured else ""
     lines = ["", f"{'configuration':<20}  GFLOPs {_TIMES_HEAD}{sums}      AP   ladder"]
     for times in profile.times:
@@ -127,7 +127,7 @@ def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[st
         )
     lines += ["", "* on the ladder: none is both faster and better   ~ estimated AP"]
     if measured:
-        ratio = profile.segments_over_rungs(bundle)
+        ratio = profile.steps_over_rungs(bundle)
         lines.append(f"sum of segments over measured time, median of all configurations: {ratio:.3f}")
     if len(detector.groups) > 1:
         lines += _group_table(profile, ladder, detector)
@@ -152,9 +152,9 @@ def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict
         "fingerprint": dict(profile.fingerprint),
         "load_state": asdict(profile.load_state),
         "host_ms": round(profile.host_ms, 4),
-        "segments": {name: round(ms, 4) for name, ms in profile.segment_ms.items()},
-        "segments_measured": profile.segments_measured,
-        "segments_over_rungs": round(profile.segments_over_rungs(bundle), 4),
+        "segments": {str(step): round(ms, 4) for step, ms in profile.step_ms.items()},
+        "segments_measured": profile.steps_measured,
+        "segments_over_rungs": round(profile.steps_over_rungs(bundle), 4),
         "rungs": {str(times.config): _rung_report(times, profile, ladder, bundle) for times in profile.times},
     }
 

@@ -16,9 +16,9 @@ from random_weights import randomise
 
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, write_bundle, write_reference
+from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.execution import SelfCheckError, WholeExecution
-from anydepth_perception.execution.self_check import reference_configs
+from anydepth_perception.execution import Execution, SelfCheckError
 from training.data.settings import CocoSettings
 from training.export import (
     export_segments,
@@ -161,7 +161,7 @@ def test_the_command_stores_references_that_the_engines_meet(model: AnyDepthYolo
     reference = exported.read_reference()
     assert reference is not None
     assert set(reference.rows) == set(reference_configs(exported))
-    WholeExecution(exported, create_backend("onnxruntime", threads=1)).ensure(exported.full)
+    Execution(exported, create_backend("onnxruntime", threads=1)).ensure(exported.full)
 
 
 def test_the_command_writes_references_alone_and_leaves_the_rest(
@@ -186,4 +186,4 @@ def test_references_of_other_weights_are_noticed(bundle: Bundle, tmp_path: Path)
     path = Path(shutil.copytree(bundle.path, tmp_path / "random.anydepth"))
     write_reference(Bundle.load(path), reference_in_torch(other, bundle, reference_image(bundle)))
     with pytest.raises(SelfCheckError):
-        WholeExecution(Bundle.load(path), create_backend("onnxruntime", threads=1)).ensure(bundle.full)
+        Execution(Bundle.load(path), create_backend("onnxruntime", threads=1)).ensure(bundle.full)

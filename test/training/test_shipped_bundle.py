@@ -11,9 +11,10 @@ import torch
 from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
-from anydepth_perception.execution.self_check import difference, reference_configs
+from anydepth_perception.execution.self_check import difference
 from training.data.aisle import render_image
 from training.evaluate import evaluate_bundle
 from training.export import single_stage_configs

@@ -29,9 +29,10 @@ from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle, write_reference
+from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
+from anydepth_perception.depth.space import DecisionPointError
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import DecisionPointError, create_execution
-from anydepth_perception.execution.self_check import reference_by_onnxruntime
+from anydepth_perception.execution import Execution, decision_points_of
 
 CASE_S = 120
 MEMORY_BYTES = 6 << 30
@@ -101,7 +102,7 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 
 def run(bundle: Bundle, execution: str, cache: EngineCache | None, image: np.ndarray) -> Outputs:
     """Raw outputs at full and base of engines that are built, or taken from `cache`, here."""
-    engines = create_execution(execution, bundle, OnnxRuntimeBackend(1), cache=cache)
+    engines = Execution(bundle, OnnxRuntimeBackend(1), decision_points_of(execution, bundle.space), cache=cache)
     outputs: Outputs = {}
     for name, config in (("full", bundle.full), ("base", bundle.base)):
         engines.ensure(config)

@@ -12,13 +12,14 @@ import pytest
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.execution import StagedExecution
+from anydepth_perception.execution import Execution
 from anydepth_perception.tools.bench_execution import main, random_depths
 
 
 @pytest.fixture(scope="module")
-def staged(tiny_bundle_path: Path) -> StagedExecution:
-    return StagedExecution(Bundle.load(tiny_bundle_path), create_backend(threads=1))
+def staged(tiny_bundle_path: Path) -> Execution:
+    bundle = Bundle.load(tiny_bundle_path)
+    return Execution(bundle, create_backend(threads=1), bundle.space.default_points)
 
 
 def test_all_figures_are_printed(tiny_bundle_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +38,7 @@ def test_memory_counts_what_was_loaded(tiny_bundle_path: Path, capsys: pytest.Ca
     assert memory["growth_mb"] == pytest.approx(memory["rss_mb"] - memory["imports_mb"], abs=0.11)
 
 
-def test_a_frame_with_other_numbers_is_counted(staged: StagedExecution, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_with_other_numbers_is_counted(staged: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DepthConfig.full()
     run, calls = staged.run, iter(range(100))
 

@@ -63,7 +63,7 @@ def test_tool_leaves_segments_out_if_asked(
 ) -> None:
     run(tiny_bundle_path, tmp_path / "profile.json", "--no-segments")
     assert "sum of segments" not in capsys.readouterr().out
-    assert not json.loads((tmp_path / "profile.json").read_text())["segments_measured"]
+    assert not json.loads((tmp_path / "profile.json").read_text())["steps_measured"]
 
 
 def test_tool_profiles_all_configurations_of_staged_execution_and_its_groups(
