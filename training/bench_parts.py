@@ -20,9 +20,9 @@ from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED, WHOLE, Execution, create_execution
 from anydepth_perception.tools import quantize
-from anydepth_perception.tools.bench import isolate_ros, measure_frames
-from anydepth_perception.tools.bench_execution import draw_noise, ladder_memory, switch_over_steady
-from anydepth_perception.tools.interleaved import Times, measure_in_turns, ratios
+from anydepth_perception.tools.bench.execution import draw_noise, ladder_memory, switch_over_steady
+from anydepth_perception.tools.bench.frames import isolate_ros, measure_frames
+from anydepth_perception.tools.bench.interleaved import Times, measure_in_turns, ratios
 from training.bench_networks import (
     LoneEngine,
     Monolithic,

@@ -17,8 +17,8 @@ from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfigError
 from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, create_execution
 from anydepth_perception.execution.plan import DecisionPointError
-from anydepth_perception.tools.detector_options import add_engine_options, fail
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import add_engine_options, fail
 
 
 class CacheError(RuntimeError):

@@ -27,8 +27,8 @@ from anydepth_perception.profile import (
     default_path,
     measure_profile,
 )
-from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import add_detector_options, build_detector, fail, whole_number
 from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart
 
 _TIMES_HEAD = "  min ms   p50 ms   p95 ms   p99 ms"

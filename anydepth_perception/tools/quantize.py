@@ -13,8 +13,8 @@ from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
 from anydepth_perception.quantization.calibrate import METHODS
 from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS
-from anydepth_perception.tools.detector_options import fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import fail, whole_number
 
 AISLE = "aisle"
 DEFAULTS = QuantizationSettings()

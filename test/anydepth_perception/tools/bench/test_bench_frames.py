@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anydepth_perception.tools import bench
+from anydepth_perception.tools.bench import frames as bench
 
 
 def test_last_line_is_json_with_rungs_host_time_and_transport(
@@ -53,11 +53,11 @@ def test_time_limit_has_a_default() -> None:
 def test_images_travel_between_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rclpy")
     from anydepth_perception.ros.qos import image_profile_path
-    from anydepth_perception.tools.transport import measure_transport
+    from anydepth_perception.tools.bench.transport import measure_transport
 
     monkeypatch.setenv("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[4]), prepend=os.pathsep)
     profile = image_profile_path()
     assert profile is not None
     result = measure_transport(profile, frames=15)

@@ -20,8 +20,8 @@ from anydepth_perception.bundle import BundleError
 from anydepth_perception.depth.controller import DepthController
 from anydepth_perception.detection.detector import Detections, Detector
 from anydepth_perception.profile import fingerprint, measure_profile
-from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import add_detector_options, build_detector, fail
 
 DEFAULT_SECONDS = 60.0
 _MIN_ROUNDS = 5
@@ -156,7 +156,7 @@ def transports(width: int, height: int, frames: int) -> dict[str, Any]:
     """Transport with the shipped DDS profile and with the defaults; the reason where it cannot be measured."""
     try:
         from anydepth_perception.ros.qos import image_profile_path
-        from anydepth_perception.tools.transport import TransportError, measure_transport
+        from anydepth_perception.tools.bench.transport import TransportError, measure_transport
     except ImportError as error:
         return {"not_measured": f"ROS is not installed here: {error}"}
     path = image_profile_path()
@@ -258,7 +258,3 @@ def _message_steps(
 
 def _percentile(values: list[float], percent: float) -> float:
     return round(float(np.percentile(values, percent)), 4)
-
-
-if __name__ == "__main__":
-    main()

@@ -47,7 +47,7 @@ def measure_transport(
     environment = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
     if profile is not None:
         environment.update({name: str(profile) for name in PROFILE_VARIABLES})
-    command = [sys.executable, "-m", "anydepth_perception.tools.transport"]
+    command = [sys.executable, "-m", "anydepth_perception.tools.bench.transport"]
     publish = [*command, "publish", str(width), str(height), str(rate_hz), str(frames)]
     limit_s = _MATCH_TIMEOUT_S + 4.0 * frames / rate_hz + 10.0
     receiver = subprocess.Popen(

@@ -28,8 +28,8 @@ from anydepth_perception.backends import BACKENDS
 from anydepth_perception.detection.images import fill_image
 from anydepth_perception.execution import EXECUTIONS, WHOLE
 from anydepth_perception.ros import qos
-from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import DEFAULT_MODEL, fail, whole_number
 
 _RATE_HZ = 30.0
 _WIDTH, _HEIGHT = 640, 480

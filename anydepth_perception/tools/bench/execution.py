@@ -20,9 +20,9 @@ from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, create_execution
 from anydepth_perception.profile.load import process_memory_bytes
-from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
-from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
+from anydepth_perception.tools.bench.interleaved import measure_in_turns, median_ratio
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import DEFAULT_MODEL, fail, whole_number
 
 _MEGABYTE = 1e6
 _STEADY_FRAMES = 3
@@ -142,7 +142,7 @@ def ladder_memory(model: str, backend: str, threads: int, rungs: int) -> dict[st
 def _memory_in_a_fresh_process(
     model: str, backend: str, threads: int, execution: str, rungs: int
 ) -> dict[str, float]:
-    command = [sys.executable, "-m", "anydepth_perception.tools.bench_execution", "--memory"]
+    command = [sys.executable, "-m", "anydepth_perception.tools.bench.execution", "--memory"]
     command += ["--model", model, "--backend", backend, "--threads", str(threads)]
     command += ["--execution", execution, "--rungs", str(rungs)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
