@@ -1,8 +1,10 @@
-"""Measurements of the robot half: frames, executions, the node's start, and the transport of images."""
+"""`bench`: measurements of the robot half, without torch: frames, executions, the node's start, transport of images."""
+
+from collections.abc import Sequence
 
 
-def main() -> None:
-    """Runs the measurement of frames; see `anydepth_perception.tools.bench.frames`."""
-    from anydepth_perception.tools.bench.frames import main as run
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one of the measurements; see `anydepth_perception.tools.bench.command`."""
+    from anydepth_perception.tools.bench.command import main as run
 
-    run()
+    run(arguments)
