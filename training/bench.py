@@ -15,9 +15,9 @@ from typing import Any
 from anydepth_perception.backends import BACKENDS, Backend, BackendError, create_backend
 from anydepth_perception.backends.cpu import cpu_model
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.tools.bench import bench_seconds
-from anydepth_perception.tools.detector_options import DEFAULT_MODEL
+from anydepth_perception.tools.environment import bench_seconds
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import DEFAULT_MODEL
 from training import bench_parts
 from training.bench_plan import Part, run_parts
 from training.bench_report import REFERENCE, draw, headline, markdown

@@ -20,9 +20,10 @@ from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED, WHOLE, Execution, decision_points_of
 from anydepth_perception.tools import quantize
-from anydepth_perception.tools.bench import isolate_ros, measure_frames
-from anydepth_perception.tools.bench_execution import draw_noise, ladder_memory, switch_over_steady
-from anydepth_perception.tools.interleaved import Times, measure_in_turns, ratios
+from anydepth_perception.tools.bench.execution import draw_noise, ladder_memory, switch_over_steady
+from anydepth_perception.tools.bench.frames import measure_frames
+from anydepth_perception.tools.bench.interleaved import Times, measure_in_turns, ratios
+from anydepth_perception.tools.environment import use_own_ros_domain
 from training.bench_networks import (
     LoneEngine,
     Monolithic,
@@ -146,14 +147,12 @@ def _figures_of_backend(bundle: Bundle, rungs: tuple[DepthConfig, ...], times: T
 
 def measure_host(subject: Subject, seconds: float) -> dict[str, Any]:
     """Host work of a frame beside its inference, for every size of source images."""
-    isolate_ros()
+    use_own_ros_domain()
     detector = Detector(subject.bundle, subject.reference, configs=(subject.bundle.full,))
     detector.warm_up()
     figures = {}
     for width, height in IMAGE_SIZES:
-        measured = measure_frames(detector, width, height, seconds / len(IMAGE_SIZES))
-        del measured["rungs"]
-        figures[f"{width}x{height}"] = measured
+        _, figures[f"{width}x{height}"] = measure_frames(detector, width, height, seconds / len(IMAGE_SIZES))
     return figures
 
 
@@ -299,5 +298,7 @@ def _quantize(subject: Subject, runtime: str) -> Bundle:
     path = subject.scratch / f"{runtime}-int8.anydepth"
     arguments = [str(subject.bundle.path), str(path), "--images", quantize.AISLE]
     return quantize.quantize(
-        parser.parse_args([*arguments, "--count", str(_CALIBRATION_IMAGES), "--for", runtime])
+        parser.parse_args(
+            [*arguments, "--count", str(_CALIBRATION_IMAGES), "--for", runtime], quantize.QuantizeOptions()
+        )
     )

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from anydepth_perception.tools.detector_options import whole_number
-from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
+from anydepth_perception.tools.arguments import whole_number
+from anydepth_perception.tools.bench.interleaved import measure_in_turns, median_ratio
 from training.data.batches import training_batches
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
 from training.losses.targets import Targets

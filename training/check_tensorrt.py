@@ -21,7 +21,7 @@ from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.tensorrt_builder import PRECISIONS, BuildOptions, build_engine
 from anydepth_perception.backends.tensorrt_library import import_tensorrt
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
-from anydepth_perception.tools.detector_options import whole_number
+from anydepth_perception.tools.arguments import whole_number
 from training.export import export_segments, manifest_of
 from training.models.build import MODEL_NAMES, build_model
 from training.recipe import Recipe

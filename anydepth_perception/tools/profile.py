@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.backends.engine_cache import EngineCache, default_folder
+from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.depth.ladder import Ladder
 from anydepth_perception.depth.space import DecisionPointError
@@ -27,13 +27,26 @@ from anydepth_perception.profile import (
     default_path,
     measure_profile,
 )
-from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail, whole_number
+from anydepth_perception.tools.arguments import fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import DetectorOptions, add_cache_dir, add_detector_options, build_detector
 from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart
 
 _TIMES_HEAD = "  min ms   p50 ms   p95 ms   p99 ms"
 _MAX_TAILS = 16
 """More configurations beside the ladder than this are drawn smaller and without their tails."""
+
+
+class Options(DetectorOptions):
+    """What the command line says; None for `output` and `plot` is where they lie by default."""
+
+    all_configurations: bool
+    segments: bool
+    cache_dir: Path
+    repeats: int
+    output: Path | None
+    plot: Path | None
+    json: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(_parse(arguments))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: Options) -> None:
     try:
         detector = build_detector(options, EngineCache(options.cache_dir))
         bundle = detector.bundle
@@ -224,7 +237,7 @@ def _ensure_all(detector: Detector) -> None:
         show(number, len(configs))
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="profile", description=__doc__)
     add_detector_options(parser)
     parser.add_argument(
@@ -238,17 +251,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=True,
         help="whether to measure every segment by itself too (default: yes)",
     )
-    parser.add_argument(
-        "--cache-dir",
-        type=lambda text: Path(text).expanduser(),
-        default=default_folder(),
-        help="folder of engines, as the node's parameter cache_dir (default: %(default)s)",
-    )
+    add_cache_dir(parser)
     parser.add_argument("--repeats", type=whole_number(3), default=30, help="rounds (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file to write (default: the user's cache folder)")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="PNG to draw (default: beside the profile)")
     parser.add_argument("--json", action="store_true", help="print JSON on the last line")
-    return parser.parse_args(arguments)
+    return parser.parse_args(arguments, Options())
 
 
 def _show_progress(what: str) -> Callable[[int, int], None]:

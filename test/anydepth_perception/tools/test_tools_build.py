@@ -80,7 +80,7 @@ def test_it_builds_the_configurations_it_is_given(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--config", "FF"], "'FF' is not a depth configuration"),
+        (["--config", "FF"], "depth FF has 2 stages, this network has 8: "),
         (["--model", "no-such-bundle"], "no-such-bundle: no such bundle"),
         (["--execution", "staged", "--decision-points", "p9"], "decision point 'p9' is not one of"),
         (["--precision", "float16"], "float16"),

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,8 +18,11 @@ from anydepth_perception.bundle import BundleError
 from anydepth_perception.depth.controller import DepthController
 from anydepth_perception.detection.detector import Detections, Detector
 from anydepth_perception.profile import fingerprint, measure_profile
-from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail
+from anydepth_perception.tools.arguments import fail
+from anydepth_perception.tools.bench.figures import HostFigures, NotMeasured, RungFigures, Transports, transport_lines
+from anydepth_perception.tools.environment import bench_seconds, use_own_ros_domain
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import DetectorOptions, add_detector_options, build_detector
 
 DEFAULT_SECONDS = 60.0
 _MIN_ROUNDS = 5
@@ -32,66 +33,64 @@ _TRANSPORT_RATE_HZ = 30.0
 _TRANSPORT_START_S = 6.0
 
 
+class Report(HostFigures):
+    """All that the measurement prints as JSON; `transport` is the reason where there is no ROS."""
+
+    machine: Mapping[str, str]
+    image_size: str
+    rungs: dict[str, RungFigures]
+    controller_us_p50: float
+    transport: Transports | NotMeasured
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs all measurements, within about BENCH_SECONDS of the environment."""
-    parser = argparse.ArgumentParser(prog="bench", description=f"{__doc__} BENCH_SECONDS bounds its time.")
+    parser = argparse.ArgumentParser(prog="bench frames", description=f"{__doc__} BENCH_SECONDS bounds its time.")
     add_detector_options(parser)
     with interruptible():
-        _run(parser.parse_args(arguments))
+        report = measure(parser.parse_args(arguments, DetectorOptions()))
+    print("\n".join(table(report)))
+    print(json.dumps(report))
 
 
-def _run(options: argparse.Namespace) -> None:
+def measure(options: DetectorOptions) -> Report:
+    """All figures; ends the tool with the reason where there is no detector to measure."""
     try:
         seconds = bench_seconds(os.environ.get("BENCH_SECONDS", ""), DEFAULT_SECONDS)
         detector = build_detector(options)
     except (BundleError, BackendError, ValueError) as error:
         fail(error)
-    isolate_ros()
+    use_own_ros_domain()
     width, height = options.image_size
     transport_frames = min(_TRANSPORT_FRAMES, max(10, int(seconds / 8 * _TRANSPORT_RATE_HZ)))
     transport_s = 2 * (_TRANSPORT_START_S + transport_frames / _TRANSPORT_RATE_HZ)
-    rungs_and_host = measure_frames(detector, width, height, max(1.0, seconds - transport_s))
-    result = {
+    rungs, host = measure_frames(detector, width, height, max(1.0, seconds - transport_s))
+    return {
         "machine": fingerprint(detector),
         "image_size": f"{width}x{height}",
-        "rungs": rungs_and_host["rungs"],
-        "host_ms_p50": rungs_and_host["host_ms_p50"],
-        "host_ms_p95": rungs_and_host["host_ms_p95"],
-        "host_parts_ms_p50": rungs_and_host["host_parts_ms_p50"],
-        "rounds": rungs_and_host["rounds"],
+        "rungs": rungs,
+        **host,
         "controller_us_p50": controller_us(detector),
         "transport": transports(width, height, transport_frames),
     }
-    print("\n".join(table(result)))
-    print(json.dumps(result))
 
 
-def isolate_ros() -> None:
-    """Own domain, own machine: neither a robot's topics nor other tests disturb the measurement."""
-    os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-
-
-def bench_seconds(text: str, default: float) -> float:
-    """The time to spend, from the text of BENCH_SECONDS; empty means the default.
-
-    Raises:
-        ValueError: it is not a number above 0.
-    """
-    try:
-        seconds = float(text) if text else default
-    except ValueError:
-        seconds = math.nan
-    if not 0.0 < seconds < math.inf:
-        raise ValueError(f"BENCH_SECONDS is {text!r}, expected a number of seconds above 0")
-    return seconds
-
-
-def measure_frames(detector: Detector, width: int, height: int, seconds: float) -> dict[str, Any]:
+def measure_frames(
+    detector: Detector, width: int, height: int, seconds: float
+) -> tuple[dict[str, RungFigures], HostFigures]:
     """Serves aisle images at all depths in turn and times each part, as the node does it.
 
     Host time is all but inference: wrapping the image message, resize, decoding of the raw outputs, and building
     and publishing the detections. Without ROS the messages are left out, and `host_parts_ms_p50` shows it.
+
+    Args:
+        detector: what to measure, at each of its configurations.
+        width: of the images, pixels.
+        height: of the images, pixels.
+        seconds: no round of all configurations begins after that, once there are a few.
+
+    Returns:
+        The figures of each configuration by its text form, and those of the work on the host.
     """
     images = _aisle_images(width, height)
     wrap, publish, close = _message_steps(images, detector.bundle.class_names)
@@ -121,16 +120,16 @@ def measure_frames(detector: Detector, width: int, height: int, seconds: float) 
         rounds += 1
     close()
     bundle = detector.bundle
-    return {
-        "rungs": {
-            str(config): {
-                "gflops": round(bundle.gflops(config), 4),
-                "AP": round(bundle.average_precision(config), 4) if bundle.has_accuracy else None,
-                "inference_ms_p50": _percentile(inference_ms[str(config)], 50),
-                "inference_ms_p95": _percentile(inference_ms[str(config)], 95),
-            }
-            for config in detector.configs
-        },
+    rungs: dict[str, RungFigures] = {
+        str(config): {
+            "gflops": round(bundle.gflops(config), 4),
+            "AP": round(bundle.average_precision(config), 4) if bundle.has_accuracy else None,
+            "inference_ms_p50": _percentile(inference_ms[str(config)], 50),
+            "inference_ms_p95": _percentile(inference_ms[str(config)], 95),
+        }
+        for config in detector.configs
+    }
+    return rungs, {
         "host_ms_p50": _percentile(host_ms, 50),
         "host_ms_p95": _percentile(host_ms, 95),
         "host_parts_ms_p50": {part: _percentile(values, 50) for part, values in parts.items()},
@@ -153,64 +152,39 @@ def controller_us(detector: Detector, calls: int = 2000) -> float:
     return round(statistics.median(times) * 1e6, 2)
 
 
-def transports(width: int, height: int, frames: int) -> dict[str, Any]:
+def transports(width: int, height: int, frames: int) -> Transports | NotMeasured:
     """Transport with the shipped DDS profile and with the defaults; the reason where it cannot be measured."""
     try:
-        from anydepth_perception.ros.qos import image_profile_path
-        from anydepth_perception.tools.transport import TransportError, measure_transport
+        from anydepth_perception.tools.bench.transport import measure_transports
     except ImportError as error:
-        return {"not_measured": f"ROS is not installed here: {error}"}
-    path = image_profile_path()
-    results: dict[str, Any] = {}
-    for name, profile in (("with_profile", path), ("without_profile", None)):
-        if name == "with_profile" and path is None:
-            results[name] = {"not_measured": "config/fastdds_images.xml was not found"}
-            continue
-        try:
-            results[name] = measure_transport(
-                profile, width=width, height=height, rate_hz=_TRANSPORT_RATE_HZ, frames=frames
-            )
-        except TransportError as error:
-            results[name] = {"not_measured": str(error)}
-    return results
+        return NotMeasured(not_measured=f"ROS is not installed here: {error}")
+    return measure_transports(width, height, frames, _TRANSPORT_RATE_HZ)
 
 
-def table(result: dict[str, Any]) -> list[str]:
+def table(report: Report) -> list[str]:
     """Lines for people."""
-    machine = result["machine"]
+    machine = report["machine"]
     lines = [
         f"{machine['bundle']} on {machine['cpu_model']}, {machine['backend']} {machine['backend_version']} "
-        f"{machine['precision']}, {machine['threads']} threads, {result['rounds']} interleaved rounds",
+        f"{machine['precision']}, {machine['threads']} threads, {report['rounds']} interleaved rounds",
         "",
         "configuration   GFLOPs      AP   p50 ms   p95 ms",
     ]
-    for config, values in result["rungs"].items():
-        precision = "-" if values["AP"] is None else f"{values['AP']:.3f}"
+    for config, figures in report["rungs"].items():
+        precision = "-" if figures["AP"] is None else f"{figures['AP']:.3f}"
         lines.append(
-            f"{config:<14} {values['gflops']:>7.3f} {precision:>7} "
-            f"{values['inference_ms_p50']:>8.2f} {values['inference_ms_p95']:>8.2f}"
+            f"{config:<14} {figures['gflops']:>7.3f} {precision:>7} "
+            f"{figures['inference_ms_p50']:>8.2f} {figures['inference_ms_p95']:>8.2f}"
         )
-    parts = ", ".join(f"{part} {value:.2f}" for part, value in result["host_parts_ms_p50"].items())
-    lines += [
+    parts = ", ".join(f"{part} {value:.2f}" for part, value in report["host_parts_ms_p50"].items())
+    return [
+        *lines,
         "",
-        f"host work beside inference at {result['image_size']}: p50 {result['host_ms_p50']:.2f} ms, "
-        f"p95 {result['host_ms_p95']:.2f} ms ({parts})",
-        f"controller: {result['controller_us_p50']:.1f} us a frame",
+        f"host work beside inference at {report['image_size']}: p50 {report['host_ms_p50']:.2f} ms, "
+        f"p95 {report['host_ms_p95']:.2f} ms ({parts})",
+        f"controller: {report['controller_us_p50']:.1f} us a frame",
+        *transport_lines(report["transport"]),
     ]
-    for name, values in result["transport"].items():
-        lines.append(f"transport {name.replace('_', ' ')}: {_transport_words(values)}")
-    return lines
-
-
-def _transport_words(values: Any) -> str:
-    if not isinstance(values, dict):
-        return str(values)
-    if "not_measured" in values:
-        return f"not measured: {values['not_measured']}"
-    return (
-        f"{values['received']} of {values['sent']} images received, "
-        f"latency p50 {values['latency_ms_p50']} ms, p95 {values['latency_ms_p95']} ms"
-    )
 
 
 def _aisle_images(width: int, height: int) -> list[np.ndarray]:
@@ -259,7 +233,3 @@ def _message_steps(
 
 def _percentile(values: list[float], percent: float) -> float:
     return round(float(np.percentile(values, percent)), 4)
-
-
-if __name__ == "__main__":
-    main()

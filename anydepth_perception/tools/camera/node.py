@@ -25,7 +25,7 @@ from anydepth_perception.detection.images import byte_array, fill_image
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.messages import DetectionMessages
 from anydepth_perception.ros.process import StartError, StopRequest, one_line, run_node
-from anydepth_perception.tools.sources import AISLE, SourceError, SourceImage, SourceOptions, open_source
+from anydepth_perception.tools.camera.sources import AISLE, SourceError, SourceImage, SourceOptions, open_source
 
 IGNORE = "ignore"
 """class_id of regions in the ground truth that are neither right nor wrong to detect."""
@@ -181,7 +181,3 @@ def main(args: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     options = parse_options(remove_ros_args([sys.argv[0], *arguments])[1:])
     sys.exit(run_node(functools.partial(CameraNode, options=options), arguments))
-
-
-if __name__ == "__main__":
-    main()

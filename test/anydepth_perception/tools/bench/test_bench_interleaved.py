@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
+from anydepth_perception.tools.bench.interleaved import measure_in_turns, median_ratio
 
 
 def test_every_contender_has_one_turn_a_round() -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anydepth_perception.tools.sources import SourceError, SourceOptions, open_source, ping_pong
+from anydepth_perception.tools.camera.sources import SourceError, SourceOptions, open_source, ping_pong
 
 
 def write_images(folder, count=3):

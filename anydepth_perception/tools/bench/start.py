@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -24,12 +24,12 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.aisle import AisleScene
-from anydepth_perception.backends import BACKENDS
 from anydepth_perception.detection.images import fill_image
-from anydepth_perception.execution import EXECUTIONS, WHOLE
 from anydepth_perception.ros import qos
-from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
+from anydepth_perception.tools.arguments import fail, whole_number
+from anydepth_perception.tools.environment import use_own_ros_domain
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import add_backend, add_execution, add_model
 
 _RATE_HZ = 30.0
 _WIDTH, _HEIGHT = 640, 480
@@ -52,11 +52,30 @@ class StartError(RuntimeError):
     """The node did not come up; the message says why."""
 
 
+class Options(argparse.Namespace):
+    """What the command line says."""
+
+    starts: int
+    model: str
+    backend: str
+    execution: str
+
+
+class Report(TypedDict):
+    """What was started how often, and medians of seconds by milestone, with a cold and a warm cache."""
+
+    starts: int
+    model: str
+    backend: str
+    execution: str
+    cold: dict[str, float]
+    warm: dict[str, float]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the measurement and prints JSON on the last line."""
     options = _parse(arguments)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_own_ros_domain(unless_chosen=True)
     qos.use_image_profile()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     with interruptible():
@@ -68,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rclpy.try_shutdown()
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: Options) -> Report:
     """Medians over the starts; milestones are seconds since the start of the process too.
 
     Raises:
@@ -86,7 +105,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.starts):
             warm.append(time_start(counterpart, cache, parameters, Path(folder) / "log"))
             _show("warm", warm[-1])
-    return {"starts": options.starts, **parameters, "cold": _medians(cold), "warm": _medians(warm)}
+    return {
+        "starts": options.starts,
+        "model": options.model,
+        "backend": options.backend,
+        "execution": options.execution,
+        "cold": _medians(cold),
+        "warm": _medians(warm),
+    }
 
 
 def time_start(counterpart: Counterpart, cache: Path, parameters: dict[str, str], log: Path) -> dict[str, float]:
@@ -199,14 +225,10 @@ def _medians(starts: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(times[name] for times in starts if name in times), 3) for name in starts[-1]}
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def _parse(arguments: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(prog="bench start", description=__doc__)
     parser.add_argument("--starts", type=whole_number(1), default=5, help="starts of each kind (default: %(default)s)")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
-    parser.add_argument("--backend", default="onnxruntime", choices=BACKENDS, help="(default: %(default)s)")
-    parser.add_argument("--execution", default=WHOLE, choices=EXECUTIONS, help="(default: %(default)s)")
-    return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    main()
+    add_model(parser)
+    add_backend(parser, default="onnxruntime")
+    add_execution(parser)
+    return parser.parse_args(arguments, Options())

@@ -13,7 +13,7 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.execution import Execution
-from anydepth_perception.tools.bench_execution import main, random_depths
+from anydepth_perception.tools.bench.execution import main, random_depths
 
 
 @pytest.fixture(scope="module")

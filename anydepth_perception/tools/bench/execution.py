@@ -11,21 +11,69 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from anydepth_perception.backends import BACKENDS, BackendError, create_backend
+from anydepth_perception.backends import BackendError, create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, decision_points_of
 from anydepth_perception.profile.load import process_memory_bytes
-from anydepth_perception.tools.detector_options import DEFAULT_MODEL, fail, whole_number
-from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
+from anydepth_perception.tools.arguments import fail, whole_number
+from anydepth_perception.tools.bench.interleaved import measure_in_turns, median_ratio
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import add_backend, add_model, add_rungs, add_threads
 
 _MEGABYTE = 1e6
 _STEADY_FRAMES = 3
+
+
+class Options(argparse.Namespace):
+    """What the command line says."""
+
+    model: str
+    backend: str
+    threads: int
+    rungs: int
+    rounds: int
+    switches: int
+    frames: int
+    memory: bool
+    execution: str
+
+
+class Memory(TypedDict):
+    """Resident memory of a process in megabytes: before it loads anything, in all, and what came to it."""
+
+    imports_mb: float
+    rss_mb: float
+    growth_mb: float
+
+
+class LadderMemory(TypedDict):
+    """Resident memory of whole execution with a ladder, and of staged execution, over that of one rung."""
+
+    ladder_rss_over_rung: float
+    ladder_growth_over_rung: float
+    staged_rss_over_rung: float
+    memory: dict[str, Memory]
+
+
+class RandomDepths(TypedDict):
+    """Frames at random depths: how many, what memory grew by in megabytes, how many put out wrong numbers."""
+
+    frames: int
+    rss_growth_mb: float
+    differing_frames: int
+
+
+class Report(LadderMemory):
+    """All that the measurement prints as JSON: ratios by configuration, or by execution."""
+
+    staged_over_whole: dict[str, float]
+    switch_over_steady: dict[str, float]
+    random_depths: dict[str, RandomDepths] | None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(report))
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: Options) -> Report:
     """All figures: ratios of times are medians of ratios taken in turns, memory is of fresh processes."""
     bundle = Bundle.load(find_bundle(options.model))
     backend = create_backend(options.backend, threads=options.threads)
@@ -93,7 +141,7 @@ def switch_over_steady(execution: Execution, configs: Sequence[DepthConfig], swi
 
 def random_depths(
     execution: Execution, configs: Sequence[DepthConfig], frames: int, seed: int = 0
-) -> dict[str, float | int]:
+) -> RandomDepths:
     """Growth of resident memory over frames at random depths, and how many put out other numbers than alone."""
     expected = {config: _result(execution, config) for config in configs}
     picks = random.Random(seed)
@@ -108,7 +156,7 @@ def random_depths(
     return {"frames": frames, "rss_growth_mb": round(growth / _MEGABYTE, 3), "differing_frames": differing}
 
 
-def memory_report(options: argparse.Namespace) -> dict[str, float]:
+def memory_report(options: Options) -> Memory:
     """Resident memory of this process with the engines of some rungs: before loading anything, and in all."""
     before = _resident_mb()
     bundle = Bundle.load(find_bundle(options.model))
@@ -122,7 +170,7 @@ def memory_report(options: argparse.Namespace) -> dict[str, float]:
     return {"imports_mb": round(before, 1), "rss_mb": round(after, 1), "growth_mb": round(after - before, 1)}
 
 
-def ladder_memory(model: str, backend: str, threads: int, rungs: int) -> dict[str, Any]:
+def ladder_memory(model: str, backend: str, threads: int, rungs: int) -> LadderMemory:
     """Resident memory of processes with one rung, with `rungs` of them, and with staged execution, and its ratios.
 
     Raises:
@@ -142,8 +190,8 @@ def ladder_memory(model: str, backend: str, threads: int, rungs: int) -> dict[st
 
 def _memory_in_a_fresh_process(
     model: str, backend: str, threads: int, execution: str, rungs: int
-) -> dict[str, float]:
-    command = [sys.executable, "-m", "anydepth_perception.tools.bench_execution", "--memory"]
+) -> Memory:
+    command = [sys.executable, "-m", "anydepth_perception.tools.bench", "execution", "--memory"]
     command += ["--model", model, "--backend", backend, "--threads", str(threads)]
     command += ["--execution", execution, "--rungs", str(rungs)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -185,19 +233,15 @@ def _resident_mb() -> float:
     return (process_memory_bytes() or 0) / _MEGABYTE
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench_execution", description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle, by name or by path (default: %(default)s)")
-    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="inference backend (default: %(default)s)")
-    parser.add_argument("--threads", type=whole_number(0), default=0, help="CPU threads, 0 for all physical cores")
-    parser.add_argument("--rungs", type=whole_number(1), default=8, help="rungs of the ladder (default: %(default)s)")
+def _parse(arguments: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(prog="bench execution", description=__doc__)
+    add_model(parser)
+    add_backend(parser)
+    add_threads(parser)
+    add_rungs(parser, fewest=1)
     parser.add_argument("--rounds", type=whole_number(1), default=30, help="of staged and whole (default: %(default)s)")
     parser.add_argument("--switches", type=whole_number(1), default=200, help="depth changes (default: %(default)s)")
     parser.add_argument("--frames", type=whole_number(0), default=0, help="frames at random depths, 10000 say, or 0")
     parser.add_argument("--memory", action="store_true", help="measure the memory of this process, nothing else")
     parser.add_argument("--execution", choices=EXECUTIONS, default=WHOLE, help="with --memory (default: %(default)s)")
-    return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    main()
+    return parser.parse_args(arguments, Options())
