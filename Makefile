@@ -47,9 +47,10 @@ test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the test
 fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries; make test tries a quarter of them
 	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/bundle/test_fuzz_bundle.py $(PYTEST_ARGUMENTS)
 
-lint: setup-dev ## Run ruff on everything and mypy on the robot half
+lint: setup-dev ## Run ruff, mypy and the layers' contracts
 	$(DEVELOPMENT) -m ruff check .
 	$(DEVELOPMENT) -m mypy
+	$(dir $(DEVELOPMENT))lint-imports
 
 bench-training: setup-dev ## Measure what distillation adds to a training step, and the wait for images
 	$(DEVELOPMENT) -m training.bench_training
