@@ -71,6 +71,9 @@ class Bundle:
                 _check_file(folder / segment.file)
         return bundle
 
+    def __repr__(self) -> str:
+        return f"Bundle({self.name!r}, {self.manifest.model}, {len(self.class_names)} classes, {str(self.path)!r})"
+
     @property
     def name(self) -> str:
         """Name of the bundle, as `aisle-yolo-t`."""

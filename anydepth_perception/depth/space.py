@@ -116,6 +116,9 @@ class DepthConfig:
         parts = [letters[start : start + _GROUP] for start in range(0, len(letters), _GROUP)]
         return ".".join(parts if self.exit is None else [*parts, f"d{self.exit}"])
 
+    def __repr__(self) -> str:
+        return f"DepthConfig({str(self)!r})"
+
     @property
     def depth_fraction(self) -> float:
         """Share of stages on their full path, in [0, 1]."""
@@ -178,6 +181,11 @@ class DepthSpace:
             return (ESSENTIAL, FULL) if name in skippable else (FULL,) if name in stages else (ONLY,)
 
         return cls(tuple(Entry(name, ways(name)) for name in entries))
+
+    def __repr__(self) -> str:
+        shown = [f"{entry.name}[{'|'.join(entry.ways)}]" if entry.ways != (ONLY,) else entry.name
+                 for entry in self.entries]
+        return f"DepthSpace({', '.join(shown)})"
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -74,6 +74,46 @@ class Model:
         return faults
 
 
+def load(
+    model: str = "aisle-yolo-t",
+    *,
+    backend: str = "auto",
+    threads: int = 0,
+    execution: str = "whole",
+    cache_dir: str = "",
+    profile: str = "",
+) -> Detector:
+    """Loads a detector that runs at any depth or within a deadline: `detector(image, deadline_ms=40.0)`.
+
+    Its engines are those of a ladder of depths. They are built once and kept in the cache; the first load of a bundle
+    takes seconds, and longer with TensorRT. Their times are measured, unless the machine has a profile of them.
+
+    Args:
+        model: name of a shipped bundle, or path of a bundle's folder (NAME.anydepth).
+        backend: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
+        threads: CPU threads, 0 to leave the choice to the backend.
+        execution: `whole`, or `staged`, in which depth may be reduced within a call too.
+        cache_dir: folder of engines; empty for the user's cache, `none` for no cache.
+        profile: path of a latency profile; empty for the one that was saved here, else one is measured.
+
+    Raises:
+        ParameterError, BundleError, BackendError, ProfileError: with the reason.
+    """
+    settings = Settings.from_values(
+        {
+            "model": model,
+            "backend": backend,
+            "threads": threads,
+            "execution": execution,
+            "cache_dir": cache_dir,
+            "profile": profile,
+        }
+    )
+    loaded = load_model(settings, lambda text: _LOG.info("%s", text))
+    loaded.detector.controller = loaded.controller
+    return loaded.detector
+
+
 def load_model(
     settings: Settings, progress: Callable[[str], object], fallbacks: Sequence[Fallback] = ()
 ) -> Model:
