@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from anydepth_perception.depth.config import FULL
-from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
 from training.huggingface import random_rtdetr
 from training.models.detr import AnyDepthDetr
+from training.models.detr_convert import from_huggingface
 from training.models.folding import fold
 
 SIZES = ("r18", "r50")

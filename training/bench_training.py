@@ -19,7 +19,7 @@ from anydepth_perception.tools.detector_options import whole_number
 from anydepth_perception.tools.interleaved import measure_in_turns, median_ratio
 from training.data.batches import training_batches
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
-from training.losses.targets import Targets
+from training.models.targets import Targets
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.train import Trainer
 

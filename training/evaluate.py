@@ -22,10 +22,10 @@ from anydepth_perception.detection.postprocess import Postprocessor
 from anydepth_perception.detection.preprocess import Geometry, Preprocessor
 from training.distributed import ALONE, Processes, join_processes, leave_processes
 from training.evaluation.coco import METRICS, ImageResult, Results, gather_results, metrics_by_depth
+from training.evaluation.flops import count_segments, flops_at, meta_model
 from training.evaluation.images import AisleImages, EvaluationImages, Truth, add_image_options, chosen_images
 from training.evaluation.network import BundleNetwork, Network, TorchNetwork, walk
 from training.float16_emulation import emulate_float16
-from training.flops import count_segments, flops_at, meta_model
 from training.models.detector import AnyDepthDetector
 from training.recipe import Recipe, RecipeError
 from training.weights import Weights, load_weights

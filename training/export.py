@@ -36,8 +36,8 @@ from training.data.aisle import render_image
 from training.evaluate import NMS_IOU_THRESHOLD, evaluate_bundle
 from training.model_card import AISLE_DATASET, model_card
 from training.models.detector import AnyDepthDetector
+from training.models.segments import exit_segments, pipeline, segment_modules, stage_segments
 from training.recipe import Recipe, RecipeError
-from training.segments import exit_segments, pipeline, segment_modules, stage_segments
 from training.weights import Weights, load_weights
 
 PAD_VALUE = 114

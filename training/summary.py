@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from anydepth_perception.depth.config import ESSENTIAL, FULL, DepthConfig, DepthConfigError, all_configs
-from training.flops import Flops, Segment, count_segments, flops_at, meta_model
+from training.evaluation.flops import Flops, Segment, count_segments, flops_at, meta_model
 from training.models.build import MODEL_NAMES
 from training.models.detector import AnyDepthDetector
 from training.models.detr import AnyDepthDetr
@@ -45,7 +45,7 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
     """The JSON object that `--help` describes.
 
     Args:
-        model: on the meta device, as `training.flops.meta_model` builds it.
+        model: on the meta device, as `training.evaluation.flops.meta_model` builds it.
         image_size: (height, width) in pixels.
         depth: a depth configuration, `full`, `base`, or `all` for the totals of every one.
 

@@ -32,10 +32,10 @@ from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import AisleImages, CocoImages, EvaluationImages
 from training.losses.assigner import TaskAlignedAssigner
 from training.losses.detr import DetrLoss
-from training.losses.targets import Targets
+from training.losses.objective import DetrObjective, Objective, Pass, Terms, YoloObjective
 from training.losses.yolo import YoloLoss
 from training.models.detr import AnyDepthDetr
-from training.objective import DetrObjective, Objective, Pass, Terms, YoloObjective
+from training.models.targets import Targets
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.run_log import append_row, drop_rows_after

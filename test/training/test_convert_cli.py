@@ -19,11 +19,11 @@ from yolo_original import original_state
 
 from anydepth_perception.bundle import Bundle
 from training.convert.__main__ import main
-from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
 from training.export import main as export
 from training.huggingface import random_rtdetr
 from training.models.build import build_model
+from training.models.detr_convert import from_huggingface
 from training.weights import load_weights
 
 Run = Callable[..., tuple[int, str, str]]

@@ -11,13 +11,13 @@ import torch
 from rtdetr_layouts import as_original, as_version_4
 from torch import Tensor, nn
 
-from training.convert.detr import from_huggingface, from_original, to_huggingface
-from training.convert.report import Conversion
 from training.data.coco_names import COCO_NAMES
 from training.huggingface import random_rtdetr
 from training.models.batchnorm import FrozenBatchNorm2d, SwitchableBatchNorm2d
 from training.models.build import build_model
+from training.models.conversion import Conversion
 from training.models.detr import SIZES, AnyDepthDetr
+from training.models.detr_convert import from_huggingface, from_original, to_huggingface
 from training.models.fine import FINE, FineSettings
 
 ORIGINAL_DIGESTS = {

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from yolo_original import original_state
 
-from training.convert.yolo import from_original
 from training.models.build import build_model
 from training.models.fine import FineSettings
 from training.models.yolo import AnyDepthYolo
+from training.models.yolo_convert import from_original
 
 CLASSES = 6
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import RTDetrForObjectDetection
 
-from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
 from training.huggingface import random_rtdetr
 from training.models.batchnorm import SwitchableBatchNorm2d
 from training.models.build import build_model
 from training.models.decoder import NUM_QUERIES
 from training.models.detr import HEAD_INPUTS, SIZES, AnyDepthDetr
+from training.models.detr_convert import from_huggingface
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 

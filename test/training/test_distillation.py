@@ -10,7 +10,6 @@ from torch import Tensor
 
 from anydepth_perception.depth.config import STAGES
 from training.losses.assigner import Assignment
-from training.losses.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 from training.losses.distillation import (
     BERNOULLI,
     SPATIAL,
@@ -24,6 +23,7 @@ from training.losses.distillation import (
     yolo_terms,
 )
 from training.losses.matcher import Match
+from training.models.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 
 DETR = DistillationSettings()
 CELLS = 40

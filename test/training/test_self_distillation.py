@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
-from training.losses.targets import Targets, pad_targets
 from training.models.batchnorm import SwitchableBatchNorm2d
 from training.models.stage import Aggregator
+from training.models.targets import Targets, pad_targets
 from training.recipe import LossSettings, Recipe, RecipeError
 from training.train import Trainer
 

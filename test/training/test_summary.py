@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anydepth_perception.depth.config import DepthConfig
-from training.flops import count, count_segments, flops_at, meta_model
+from training.evaluation.flops import count, count_segments, flops_at, meta_model
 from training.summary import main
 
 PUBLISHED_PARAMS = {

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from training.convert import detr, detr_layouts, yolo
 from training.convert.loading import Checkpoint, CheckpointError, load_checkpoint
-from training.convert.report import Conversion
 from training.data.coco_names import COCO_NAMES
 from training.models.build import MODEL_NAMES
+from training.models.conversion import Conversion
 from training.models.detector import AnyDepthDetector
 from training.models.detr import AnyDepthDetr
 from training.models.yolo import AnyDepthYolo

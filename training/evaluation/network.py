@@ -18,7 +18,7 @@ from anydepth_perception.bundle import Bundle
 from anydepth_perception.bundle.manifest import EXITS
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.models.detector import AnyDepthDetector
-from training.segments import exit_segments, pipeline, segment_modules, stage_segments
+from training.models.segments import exit_segments, pipeline, segment_modules, stage_segments
 
 
 class Network(Protocol):

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from anydepth_perception.depth.config import STAGES
 from training.losses.assigner import Assignment
-from training.losses.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 from training.losses.matcher import Match
 from training.losses.normaliser import shared_normaliser
+from training.models.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 
 SOFTMAX, BERNOULLI = "softmax", "bernoulli"
 POOLED, SPATIAL = "pooled", "spatial"

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.losses.assigner import Assignment, TaskAlignedAssigner
-from training.losses.boxes import complete_iou
 from training.losses.normaliser import shared_normaliser
-from training.losses.targets import Targets
+from training.models.boxes import complete_iou
+from training.models.targets import Targets
 
 
 def distribution_focal_loss(bins: Tensor, distances: Tensor) -> Tensor:

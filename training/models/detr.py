@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.losses.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from training.losses.targets import Targets
+from training.models.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from training.models.decoder import Decoder
 from training.models.denoising import DenoisingQueries, denoising_queries
 from training.models.detector import AnyDepthDetector
 from training.models.encoder import BottomUpStage, IntraScaleEncoder, TopDownStage
 from training.models.fine import FineSettings
 from training.models.resnet import ResNetSize, Stem, residual_stages
+from training.models.targets import Targets
 
 
 @dataclass(frozen=True)

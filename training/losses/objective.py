@@ -10,8 +10,8 @@ from torch import Tensor
 
 from training.losses.detr import DetrLoss
 from training.losses.distillation import DistillationSettings, detr_terms, feature_terms, yolo_terms
-from training.losses.targets import Targets
 from training.losses.yolo import YoloLoss
+from training.models.targets import Targets
 
 Terms = dict[str, Tensor]
 """Weighted scalars by name; their sum is the loss."""

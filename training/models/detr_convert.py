@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.convert.detr_layouts import HUGGINGFACE, ORIGINAL, PACKED, Layout, huggingface_v5_key
-from training.convert.report import Conversion, fill
 from training.models.batchnorm import FrozenBatchNorm2d
+from training.models.conversion import Conversion, fill
 from training.models.detr import SIZES, AnyDepthDetr, DetrSize
+from training.models.detr_layouts import HUGGINGFACE, ORIGINAL, PACKED, Layout, huggingface_v5_key
 from training.models.fine import FINE
 from training.models.resnet import STEM_CHANNELS, ResNetSize
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from training.convert.report import Conversion, fill
+from training.models.conversion import Conversion, fill
 from training.models.yolo import AnyDepthYolo
 from training.models.yolo_blocks import SIZES
 
