@@ -15,7 +15,7 @@ from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.detection.images import decode
 from training.export import export_segments, manifest_of
-from training.models.build import build_model
+from training.families import build_model
 from training.recipe import Recipe
 
 CLASS_NAMES = ["person", "pallet"]

@@ -10,8 +10,8 @@ from random_weights import randomise_everything
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.families import build_model
 from training.models.attention import MultiHeadAttention, MultiLayerPerceptron
-from training.models.build import build_model
 from training.models.decoder import CHANNELS, Decoder, DecoderLayer
 from training.models.denoising import denoising_queries
 from training.models.detr import AnyDepthDetr

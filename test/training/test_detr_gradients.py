@@ -14,7 +14,7 @@ from random_weights import randomise_everything
 from torch import Tensor, nn
 
 from anydepth_perception.depth.config import FULL, STAGES, DepthConfig
-from training.models.build import build_model
+from training.families import build_model
 from training.models.detr import AnyDepthDetr
 from training.models.targets import Targets, pad_targets
 

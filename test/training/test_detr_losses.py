@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers.loss.loss_rt_detr import RTDetrLoss
 
+from training.families import build_model
 from training.losses.detr import DetrLoss
 from training.losses.matcher import HungarianMatcher
 from training.models.boxes import cxcywh_to_xyxy
-from training.models.build import build_model
 from training.models.denoising import denoising_queries
 from training.models.targets import Targets, pad_targets
 

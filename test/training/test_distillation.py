@@ -91,13 +91,20 @@ def test_spatial_feature_distance_averages_over_the_cells() -> None:
     close(feature_distance(teacher, student, SPATIAL), total / 24)
 
 
+def by_part(features: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    return {
+        "backbone": {stage: features[stage] for stage in STAGES[:4]},
+        "neck": {stage: features[stage] for stage in STAGES[4:]},
+    }
+
+
 def test_feature_term_weighs_backbone_and_neck_and_sends_no_gradient_to_the_teacher() -> None:
     torch.manual_seed(4)
     teacher = {stage: torch.randn(2, 6, 3, 3, requires_grad=True) for stage in STAGES}
     student = {stage: torch.randn(2, 6, 3, 3, requires_grad=True) for stage in STAGES}
     settings = DistillationSettings(backbone_weight=0.5, encoder_weight=0.2)
 
-    term = feature_terms(settings, teacher, student)["kd_feature"]
+    term = feature_terms(settings, by_part(teacher), by_part(student))["kd_feature"]
     term.backward()
 
     distances = [feature_distance(teacher[stage], student[stage]).item() for stage in STAGES]
