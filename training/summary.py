@@ -16,6 +16,8 @@ from training.models.detector import AnyDepthDetector
 from training.models.fine import FineSettings
 from training.models.stage import AnyDepthSettings
 
+NOTHING = Flops()
+
 FIELDS = """
 fields of the JSON object:
   model, num_classes, image_size [height, width], fine, any_depth
@@ -60,9 +62,9 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
             "gflops_executed": _giga(flops_at(parts, model.space, at).total),
         }
 
-    def per_path(part: Part, kind: Callable[[Flops], int]) -> dict[str, float | None]:
+    def per_path(part: Part, kind: Callable[[Flops], int], extra: Flops = NOTHING) -> dict[str, float | None]:
         by_path = {path: part.on(path) for path in (FULL, ESSENTIAL)}
-        return {path: None if flops is None else _giga(kind(flops)) for path, flops in by_path.items()}
+        return {path: None if flops is None else _giga(kind(flops + extra)) for path, flops in by_path.items()}
 
     summary: dict[str, Any] = {
         "model": model.name,
@@ -85,7 +87,7 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
                 "params_any_depth": part.any_depth_params,
                 "num_blocks": part.num_blocks,
                 "num_essential": part.num_essential,
-                "gflops": per_path(part, lambda flops, extra=part.published_extra: tables_flops(flops + extra)),
+                "gflops": per_path(part, tables_flops, part.published_extra),
                 "attention_gflops": per_path(part, lambda flops: flops.attention),
                 "gflops_executed": per_path(part, lambda flops: flops.total),
             }

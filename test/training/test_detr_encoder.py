@@ -89,7 +89,7 @@ def test_csp_stage_adds_its_two_branches(expansion: float, path: str, num_blocks
     stage = randomised(CspRepStage(16, 8, expansion=expansion, any_depth=ANY_DEPTH))
     x = torch.randn(2, 16, 4, 3, dtype=torch.float64)
     y = stage.conv1(x)
-    for block in list(stage.blocks)[:num_blocks]:
+    for block in stage.blocks[:num_blocks]:
         y = block(y, path)
     y = y + stage.conv2(x)
     assert isinstance(stage.conv3, nn.Identity) == (expansion == 1.0)
@@ -152,7 +152,7 @@ def test_residual_stage_runs_the_blocks_of_its_path(bottleneck: bool, path: str,
     stage = residual_stage(bottleneck=bottleneck)
     x = torch.randn(2, 12, 7, 5, dtype=torch.float64)
     y = x
-    for i, block in enumerate(list(stage.blocks)[:num_blocks]):
+    for i, block in enumerate(stage.blocks[:num_blocks]):
         y = block_by_hand(block, y, path, stride=2 if i == 0 else 1)
     assert torch.allclose(stage(x, path), y, atol=1e-10)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,13 +71,14 @@ def _count_entry(model: AnyDepthDetector, entry: Entry, inputs: Sequence[Tensor]
 
 def _count_stage(model: AnyDepthDetector, entry: Entry, inputs: Sequence[Tensor]) -> tuple[Part, Tensor]:
     stage = model.stages[entry.name]
-    split, part, run = split_of(stage), shared_part(stage), stage
+    split, part = split_of(stage), shared_part(stage)
+    run: Callable[..., Tensor] = stage
     flops: dict[Step, Flops] = {}
     if part is not None and isinstance(stage, SharedPart):
         aligned, flops[Step(f"{entry.name}.{part}", ONLY)] = count(lambda: stage.align(*inputs))
         inputs, run = (inputs[0], aligned), stage.fuse
     for way in entry.ways:
-        output, flops[Step(entry.name, way)] = count(lambda way=way: run(*inputs, path=way))
+        output, flops[Step(entry.name, way)] = count(functools.partial(run, *inputs, path=way))
     skippable = entry.name in model.space.skippable
     counted = Part(
         entry.name,

@@ -80,8 +80,9 @@ def _check(shapes: Mapping[str, torch.Size], layout: Layout, model: AnyDepthDetr
             f"no state dict of {layout.name}: it lacks a {layout.key('stem.conv3.conv.weight')} of {STEM_CHANNELS} "
             f"channels; its first of {len(shapes)} keys are {list(shapes)[:3]}"
         )
+    p2, p3, p4, p5 = (count(f"stages.p{level}.blocks", "conv1.conv.weight") for level in range(2, 6))
     backbone = ResNetSize(
-        tuple(count(f"stages.p{level}.blocks", "conv1.conv.weight") for level in range(2, 6)),
+        (p2, p3, p4, p5),
         bottleneck=width("stages.p2.blocks.0.conv3.conv.weight") > 0,
         frozen=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -38,7 +39,7 @@ def count_decoder(model: AnyDepthDetr, maps: Mapping[str, Tensor]) -> list[Part]
     ]
     exits = [step for step in model.space.steps if step.entry == EXITS]
     for i, (layer, box) in enumerate(zip(decoder.layers, decoder.box, strict=True)):
-        (x, boxes), flops = count(lambda i=i, x=x, boxes=boxes: decoder.step(i, x, boxes, memory, sizes))
+        (x, boxes), flops = count(functools.partial(decoder.step, i, x, boxes, memory, sizes))
         parts.append(Part(f"decoder.{i + 1}", count_params(layer, box), dict.fromkeys(exits[i:], flops)))
     _, head = count(lambda: decoder.score[0](x))
     parts.append(Part("head", count_params(decoder.score), dict.fromkeys(exits, head)))

@@ -19,7 +19,9 @@ class Selection(nn.Module):
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
-        self.decoder = fold(decoder, FULL)
+        folded = fold(decoder, FULL)
+        assert isinstance(folded, Decoder)
+        self.decoder = folded
 
     def forward(self, *features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Selects from P3, P4, P5."""

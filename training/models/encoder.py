@@ -90,7 +90,7 @@ class CspRepStage(nn.Module):
         hidden = int(out_channels * expansion)
         self.conv1 = silu_conv(in_channels, hidden)
         self.conv2 = silu_conv(in_channels, hidden)
-        self.blocks = SplitBlocks(
+        self.blocks = SplitBlocks.build(
             NUM_BLOCKS, lambda _, switchable: RepVggBlock(hidden, switchable=switchable), any_depth, NUM_ESSENTIAL
         )
         self.conv3 = silu_conv(hidden, out_channels) if hidden != out_channels else nn.Identity()

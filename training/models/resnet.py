@@ -151,7 +151,7 @@ class ResidualStage(nn.Module):
                 frozen=frozen,
             )
 
-        self.blocks = SplitBlocks(num_blocks, block, any_depth)
+        self.blocks = SplitBlocks.build(num_blocks, block, any_depth)
 
     def forward(self, x: Tensor, path: str) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, ceil(H/stride), ceil(W/stride)] on either path."""

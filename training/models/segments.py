@@ -43,12 +43,14 @@ class StageOnPath(nn.Module):
     def __init__(self, stage: nn.Module, path: str) -> None:
         super().__init__()
         self.stage = fold(stage, path)
-        self.run = self.stage.fuse if isinstance(self.stage, SharedPart) and shared_part(stage) else self.stage
         self.path = path
 
     def forward(self, *maps: Tensor) -> Tensor:
         """Runs the stage on its path."""
-        return self.run(*maps, path=self.path)
+        if isinstance(self.stage, SharedPart) and self.stage.shared_part is not None:
+            high, aligned = maps
+            return self.stage.fuse(high, aligned, self.path)
+        return self.stage(*maps, path=self.path)
 
 
 class Alignment(nn.Module):
@@ -56,7 +58,9 @@ class Alignment(nn.Module):
 
     def __init__(self, stage: nn.Module) -> None:
         super().__init__()
-        self.stage = fold(stage, FULL)
+        folded = fold(stage, FULL)
+        assert isinstance(folded, SharedPart)
+        self.stage = folded
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         """Makes `low` ready for the fusion with `high`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,29 +47,41 @@ def num_essential_blocks(num_blocks: int) -> int:
 class SplitBlocks(nn.ModuleList):
     """The N blocks of a stage: the first k are essential, the others refine and may be skipped.
 
-    This is the only place that splits: a network's stages can skip where their blocks can. Blocks that run on both of
-    two different paths have switchable batch norms, if the settings say so.
+    This is the only place that splits: a network's stages can skip where their blocks can.
 
     Args:
-        num_blocks: N, at least 1.
-        build: makes block i, from 0, with or without switchable batch norms.
-        any_depth: of the network.
+        blocks: in execution order.
         num_essential: k; ceil(N/2) where it is not given.
     """
 
-    def __init__(
-        self,
+    def __init__(self, blocks: Iterable[nn.Module] = (), num_essential: int | None = None) -> None:
+        super().__init__(blocks)
+        self.num_essential = num_essential_blocks(len(self)) if num_essential is None else num_essential
+
+    @classmethod
+    def build(
+        cls,
         num_blocks: int,
-        build: Callable[[int, bool], nn.Module],
+        block: Callable[[int, bool], nn.Module],
         any_depth: AnyDepthSettings,
         num_essential: int | None = None,
-    ) -> None:
-        self.num_essential = num_essential_blocks(num_blocks) if num_essential is None else num_essential
-        self.skippable = self.num_essential < num_blocks
-        super().__init__(
-            build(i, any_depth.norms_switch(both_paths=self.skippable and i < self.num_essential))
-            for i in range(num_blocks)
-        )
+    ) -> SplitBlocks:
+        """Makes the blocks; those that run on both of two different paths have switchable batch norms, if any have.
+
+        Args:
+            num_blocks: N, at least 1.
+            block: makes block i, from 0, with or without switchable batch norms.
+            any_depth: of the network.
+            num_essential: k; ceil(N/2) where it is not given.
+        """
+        k = num_essential_blocks(num_blocks) if num_essential is None else num_essential
+        blocks = (block(i, any_depth.norms_switch(both_paths=i < k < num_blocks)) for i in range(num_blocks))
+        return cls(blocks, k)
+
+    @property
+    def skippable(self) -> bool:
+        """Whether the full path has any block that the essential path leaves out."""
+        return self.num_essential < len(self)
 
     @property
     def refinement(self) -> Sequence[nn.Module]:

@@ -35,7 +35,7 @@ def c3k2(
             return C3k(channels, switchable=switchable)
         return Bottleneck(channels, expansion=0.5, switchable=switchable)
 
-    blocks = SplitBlocks(num_blocks, block, any_depth)
+    blocks = SplitBlocks.build(num_blocks, block, any_depth)
     return AggregatedStage(
         conv(in_channels, 2 * channels),
         blocks,
@@ -67,7 +67,7 @@ def a2c2f(
             channels, num_heads=channels // 32, mlp_ratio=size.mlp_ratio, area=area, switchable=switchable
         )
 
-    blocks = SplitBlocks(num_blocks, block, any_depth)
+    blocks = SplitBlocks.build(num_blocks, block, any_depth)
     return AggregatedStage(
         conv(in_channels, channels),
         blocks,
