@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from anydepth_perception.depth.config import FULL
-from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
 from training.huggingface import random_rtdetr
 from training.models.detr import AnyDepthDetr
+from training.models.detr_convert import from_huggingface
 from training.models.folding import fold
+from training.models.stage import STATIC
 
 SIZES = ("r18", "r50")
 NETWORKS = ("huggingface", "ours", "ours_folded")
@@ -35,7 +36,7 @@ Forward = Callable[[Tensor], object]
 def networks(size: str) -> dict[str, Forward]:
     """The networks to compare: the peer, ours as it is trained (static, no FINE), ours as it is exported (folded)."""
     peer = random_rtdetr(size, seed=0)
-    ours = AnyDepthDetr(size, len(COCO_NAMES), fine=None, any_depth=False).eval()
+    ours = AnyDepthDetr(size, len(COCO_NAMES), fine=None, any_depth=STATIC).eval()
     ours.load_state_dict(from_huggingface(peer.state_dict(), ours).state)
     return {"huggingface": peer, "ours": ours, "ours_folded": fold(ours, FULL)}
 
@@ -44,7 +45,7 @@ def lone_network(size: str, name: str) -> Forward:
     """One of `NETWORKS` with random weights, and nothing beside it."""
     if name == "huggingface":
         return random_rtdetr(size, seed=0)
-    ours = AnyDepthDetr(size, len(COCO_NAMES), fine=None, any_depth=False).eval()
+    ours = AnyDepthDetr(size, len(COCO_NAMES), fine=None, any_depth=STATIC).eval()
     return fold(ours, FULL) if name == "ours_folded" else ours
 
 

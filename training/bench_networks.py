@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from anydepth_perception.backends import Backend, Placement
 from anydepth_perception.bundle import Bundle, write_bundle
-from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
 from training.export import OPSET, export_segments, manifest_of
+from training.families import build_model, segment_modules
 from training.huggingface import random_rtdetr
-from training.models.build import build_model
 from training.models.detector import AnyDepthDetector
+from training.models.detr_convert import from_huggingface
 from training.recipe import Recipe
-from training.segments import segment_modules
 
 IMAGE_SEED = 3
 """An image at which the peer's query selection is far from a tie, so that both select the same."""

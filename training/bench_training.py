@@ -18,8 +18,8 @@ from torch import Tensor
 from anydepth_perception.tools.arguments import whole_number
 from anydepth_perception.tools.bench.interleaved import measure_in_turns, median_ratio
 from training.data.batches import training_batches
-from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
-from training.losses.targets import Targets
+from training.families import family_of
+from training.models.targets import Targets
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.train import Trainer
 
@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Targets]
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
     """The plain network on labels, both nets on labels, and both with every distillation term; weights are random."""
-    settings = DistillationSettings() if recipe.model.startswith("detr-") else YOLO_DISTILLATION
+    settings = family_of(recipe.model).distillation
     recipe = dataclasses.replace(recipe, initial_weights=None, base_from=0)
     joint = dataclasses.replace(recipe, any_depth=True, passes=("super", "base"), distillation=None)
     return {

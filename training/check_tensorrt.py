@@ -23,7 +23,7 @@ from anydepth_perception.backends.tensorrt_library import import_tensorrt
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.tools.arguments import whole_number
 from training.export import export_segments, manifest_of
-from training.models.build import MODEL_NAMES, build_model
+from training.families import build_model, model_names
 from training.recipe import Recipe
 
 COMPUTE_CAPABILITY = "SM86"
@@ -143,8 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: `python -m training.check_tensorrt --model detr-r50 --model yolo-l`."""
     parser = argparse.ArgumentParser(prog="training.check_tensorrt", description=__doc__)
     parser.add_argument(
-        "--model", action="append", default=[], choices=MODEL_NAMES, metavar="NAME",
-        help=f"check this model with random weights; may be given several times; one of {', '.join(MODEL_NAMES)}",
+        "--model", action="append", default=[], choices=model_names(), metavar="NAME",
+        help=f"check this model with random weights; may be given several times; one of {', '.join(model_names())}",
     )
     parser.add_argument("--bundle", type=Path, help="check this bundle")
     parser.add_argument(

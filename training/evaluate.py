@@ -21,19 +21,17 @@ from anydepth_perception.detection.postprocess import Postprocessor
 from anydepth_perception.detection.preprocess import Geometry, Preprocessor
 from training.distributed import ALONE, Processes, join_processes, leave_processes
 from training.evaluation.coco import METRICS, ImageResult, Results, gather_results, metrics_by_depth
+from training.evaluation.flops import count_parts, flops_at, meta_model
 from training.evaluation.images import AisleImages, EvaluationImages, Truth, add_image_options, chosen_images
 from training.evaluation.network import BundleNetwork, Network, TorchNetwork, walk
+from training.families import family_of
 from training.float16_emulation import emulate_float16
-from training.flops import count_segments, flops_at, meta_model
 from training.models.detector import AnyDepthDetector
 from training.recipe import Recipe, RecipeError
 from training.weights import Weights, load_weights
 
 SCORE_THRESHOLD = 0.001
 MAX_DETECTIONS = 100
-NMS_IOU_THRESHOLD = 0.6
-"""Chosen on the validation split: the AP of 0.7, more AP50, and fewer doubles for those who look at the boxes."""
-
 PRECISIONS = ("float32", "float16")
 """`float16` is emulated; INT8 is a bundle of its own."""
 
@@ -140,7 +138,8 @@ def model_results(
     for config in configs:
         model.check_config(config)
     preprocess = Preprocessor(*recipe.image_size, resize=recipe.resize)
-    postprocess = Postprocessor(nms=model.num_exits == 0, iou_threshold=NMS_IOU_THRESHOLD, multi_label=True)
+    needs = family_of(model.name).outputs
+    postprocess = Postprocessor(nms=needs.nms, iou_threshold=needs.iou_threshold, multi_label=needs.multi_label)
     network = TorchNetwork(model, recipe.image_size, batch_size)
     return detect_all(network, configs, images, preprocess, postprocess, processes=processes, progress=progress)
 
@@ -166,40 +165,29 @@ def parse_depths(text: str, bundle: Bundle | None, model: AnyDepthDetector | Non
     Raises:
         DepthConfigError: one that cannot be read, that the detector lacks, or a ladder without a bundle.
     """
-    num_exits = bundle.space.num_exits if bundle else model.num_exits if model else 0
     configs: dict[str, DepthConfig] = {}
     for name in text.split(","):
         if name == "all":
-            configs |= {str(config): config for config in all_configs(num_exits) if _exists(config, model)}
+            every = model.space.all() if model else all_configs(bundle.num_exits if bundle else 0)
+            configs |= {str(config): config for config in every}
         elif name == "ladder":
             if bundle is None:
                 raise DepthConfigError("the ladder follows from a bundle's accuracy table; give --bundle")
             configs |= {str(config): config for config in bundle.default_configs()}
-        elif name == "base" and model is not None:
-            configs[name] = model.base_config()
+        elif model is not None:
+            configs[name] = model.space.base if name == "base" else model.parse_config(name)
         else:
-            configs[name] = DepthConfig.parse(name, num_exits)
-            if model is not None:
-                model.check_config(configs[name])
+            configs[name] = DepthConfig.parse(name, bundle.space.num_exits if bundle else 0)
     return configs
-
-
-def _exists(config: DepthConfig, model: AnyDepthDetector | None) -> bool:
-    try:
-        if model is not None:
-            model.check_config(config)
-    except DepthConfigError:
-        return False
-    return True
 
 
 def gflops_of(weights: Weights, configs: Sequence[DepthConfig]) -> dict[str, float]:
     """GFLOPs of one frame of a network in PyTorch, as executed, by configuration."""
     recipe = weights.recipe
     fine = recipe.fine_settings if recipe.fine else None
-    counted = meta_model(recipe.model, len(weights.class_names), fine=fine, any_depth=recipe.any_depth)
-    segments = count_segments(counted, recipe.image_size)
-    return {str(config): flops_at(segments, config).total / 1e9 for config in configs}
+    counted = meta_model(recipe.model, len(weights.class_names), fine=fine, any_depth=recipe.any_depth_settings)
+    parts = count_parts(counted, recipe.image_size)
+    return {str(config): flops_at(parts, counted.space, config).total / 1e9 for config in configs}
 
 
 def markdown(title: str, named: dict[str, dict[str, Any]], metrics: Sequence[str] = METRICS) -> str:

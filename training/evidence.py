@@ -76,7 +76,7 @@ def cka_of(weights: Weights) -> Any:
 
 def errors_of(weights: Weights) -> Any:
     """TP, FP and FN of the full network on the test split, as in FINE's Table 5."""
-    config = weights.model.full_config()
+    config = weights.model.space.full
     results = model_results(weights.model, [config], AisleImages("test", TEST_IMAGES), weights.recipe)
     return count_errors(results, str(config)).row()
 

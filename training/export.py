@@ -30,14 +30,16 @@ from anydepth_perception.bundle import (
     write_reference,
 )
 from anydepth_perception.bundle.plain_run import reference_configs
-from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig
+from anydepth_perception.depth.config import STAGES
+from anydepth_perception.depth.space import ESSENTIAL, EXITS, FULL, DepthConfig, Step
 from anydepth_perception.detection.preprocess import Preprocessor
 from training.data.aisle import render_image
-from training.evaluate import NMS_IOU_THRESHOLD, evaluate_bundle
+from training.evaluate import evaluate_bundle
+from training.families import family_of, segment_modules
 from training.model_card import AISLE_DATASET, model_card
 from training.models.detector import AnyDepthDetector
+from training.models.segments import segments_by_step
 from training.recipe import Recipe, RecipeError
-from training.segments import exit_segments, pipeline, segment_modules, stage_segments
 from training.weights import Weights, load_weights
 
 PAD_VALUE = 114
@@ -118,20 +120,29 @@ def manifest_of(
 ) -> dict[str, Any]:
     """The manifest of a bundle, without the sums that `write_bundle` adds."""
     height, width = recipe.image_size
-    family = recipe.model.partition("-")[0]
+    family = family_of(recipe.model)
+    space, segments = model.space, segments_by_step(model.space)
+    # A stage with nothing to skip runs its full segment on both paths.
+    stages = {
+        stage: {
+            path: segments[Step(stage, path if stage in space.skippable else FULL)][0] for path in (ESSENTIAL, FULL)
+        }
+        for stage in space.stages
+    }
+    exits = {step.way.removeprefix("d"): list(names) for step, names in segments.items() if step.entry == EXITS}
     return {
         "name": name,
         "model": recipe.model,
-        "family": family,
+        "family": family.name,
         "input": {"name": "images", "height": height, "width": width, "resize": recipe.resize, "pad_value": PAD_VALUE},
         "outputs": {"boxes": "boxes", "logits": "logits"},
         "class_names": class_names,
-        "num_exits": model.num_exits,
-        "pipeline": pipeline(model, list(gflops)),
-        "stages": stage_segments(model),
-        "exits": exit_segments(model),
+        "num_exits": space.num_exits,
+        "pipeline": list(space.names),
+        "stages": stages,
+        "exits": exits,
         "segments": {segment: {"gflops": round(value, 6)} for segment, value in gflops.items()},
-        "postprocess": {"nms": family == "yolo", "iou_threshold": NMS_IOU_THRESHOLD},
+        "postprocess": {"nms": family.outputs.nms, "iou_threshold": family.outputs.iou_threshold},
         "accuracy": accuracy or {"dataset": "none", "metric": "AP (COCO 0.50:0.95), in [0,1]", "configurations": {}},
         "provenance": provenance,
     }
@@ -160,7 +171,7 @@ def reference_in_torch(model: AnyDepthDetector, bundle: Bundle, image: np.ndarra
     rows: dict[DepthConfig, ReferenceRows] = {}
     for config in reference_configs(bundle):
         with torch.no_grad():
-            outputs = model.eval()(pixels, model.executed_config(config))
+            outputs = model.eval()(pixels, model.space.executed(config))
         rows[config] = choose_rows((outputs["boxes"] / scale).numpy(), outputs["logits"].numpy())
     return Reference(image, rows)
 

@@ -7,8 +7,8 @@ import zlib
 import torch
 from transformers import RTDetrConfig, RTDetrForObjectDetection
 
-from training.convert.detr import huggingface_config
 from training.data.coco_names import COCO_NAMES
+from training.models.detr_convert import huggingface_config
 
 
 def random_rtdetr(size: str, seed: int, class_names: tuple[str, ...] = COCO_NAMES) -> RTDetrForObjectDetection:

@@ -6,21 +6,18 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 
-from anydepth_perception.depth.config import STAGES
+from training.models.detector import AnyDepthDetector
 from training.recipe import OptimizerSettings
 
-BACKBONE = ("stem.", *(f"stages.{stage}." for stage in STAGES[:4]))
-"""How the names of the backbone's parameters begin."""
 
-
-def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+def parameter_groups(model: AnyDepthDetector, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Weight decay on matrices and kernels, none on norms, biases and other vectors; `rate` of the learning rate."""
     groups = []
+    backbone_names = ("stem.", *(f"stages.{stage}." for stage in model.backbone))
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for rate, backbone in ((settings.backbone_rate, True), (1.0, False)):
-        parameters = [p for name, p in named if name.startswith(BACKBONE) == backbone]
+        parameters = [p for name, p in named if name.startswith(backbone_names) == backbone]
         groups += [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay, "rate": rate},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": rate},
@@ -28,7 +25,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
     return groups
 
 
-def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def make_optimizer(model: AnyDepthDetector, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov's momentum, on `parameter_groups`."""
     groups = parameter_groups(model, settings)
     if settings.kind == "sgd":

@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from training.ablation import share_batch_norms, slice_aggregators
 from training.data.settings import CocoSettings
+from training.families import build_model
 from training.losses.distillation import DistillationSettings
-from training.models.build import build_model
+from training.losses.settings import LossSettings
 from training.models.detector import AnyDepthDetector
 from training.models.fine import FineSettings
+from training.models.stage import AnyDepthSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -71,36 +72,6 @@ class OptimizerSettings:
         for name, accepted in (("kind", ("adamw", "sgd")), ("schedule", ("cosine", "linear", "constant"))):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(accepted)}")
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Weights of the detection loss (YOLOv12's by default) and of the base-net's pass.
-
-    Attributes:
-        min_side: pixels; boxes count as at least this wide and high when cells are looked for.
-        base_weight: weight of the base-net's loss on the labels (alpha of equation 5), beside the super-net's.
-        distillation_weight: weight of the distillation terms in the base-net's pass.
-        l1_weight: DETR's L1 distance of boxes.
-        giou_weight: DETR's 1 - GIoU.
-        varifocal_weight: DETR's class term.
-        denoising: DETR's denoising queries.
-        times_batch: multiply every term by the batch size, as YOLOv12's recipe does; its learning rate and clipping
-            are meant for that.
-    """
-
-    box_weight: float = 7.5
-    class_weight: float = 0.5
-    dfl_weight: float = 1.5
-    topk: int = 10
-    min_side: float = 0.0
-    base_weight: float = 1.0
-    distillation_weight: float = 1.0
-    l1_weight: float = 5.0
-    giou_weight: float = 2.0
-    varifocal_weight: float = 1.0
-    denoising: bool = True
-    times_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,15 +179,15 @@ class Recipe:
         """The passes of one iteration's step."""
         return self.trained_passes[:1] if iteration < self.base_from else self.trained_passes
 
+    @property
+    def any_depth_settings(self) -> AnyDepthSettings:
+        """Which parts of the any-depth design the network has."""
+        return AnyDepthSettings(self.any_depth, self.switch_norms, self.dedicated_aggregators)
+
     def build_model(self, num_classes: int) -> AnyDepthDetector:
         """The detector that this recipe trains, with random weights."""
         fine = self.fine_settings if self.fine else None
-        model = build_model(self.model, num_classes, fine=fine, any_depth=self.any_depth)
-        if not self.dedicated_aggregators:
-            slice_aggregators(model)
-        if not self.switch_norms:
-            share_batch_norms(model)
-        return model
+        return build_model(self.model, num_classes, fine=fine, any_depth=self.any_depth_settings)
 
     def image_size_at(self, iteration: int) -> tuple[int, int]:
         """(height, width) of the images of one iteration."""

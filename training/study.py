@@ -111,7 +111,7 @@ def _run(recipe: Recipe, folder: Path, split: str, count: int, device: str) -> N
         train(recipe, folder, processes)
     weights = load_weights(weights_path)
     model = weights.model.to(processes.device)
-    by_pass = {"super": model.full_config(), "base": model.base_config()}
+    by_pass = {"super": model.space.full, "base": model.space.base}
     configs = {name: by_pass[name] for name in recipe.trained_passes}
     images = AisleImages(split, count)
     found = model_results(model, list(configs.values()), images, recipe, progress=sys.stderr.isatty())

@@ -5,23 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from anydepth_perception.depth.config import ESSENTIAL, FULL, DepthConfig, DepthConfigError, all_configs
-from training.flops import Flops, Segment, count_segments, flops_at, meta_model
-from training.models.build import MODEL_NAMES
+from anydepth_perception.depth.space import ESSENTIAL, FULL, DepthConfig
+from training.evaluation.flops import count_parts, flops_at, meta_model
+from training.families import family_of, model_names
+from training.models.counts import Flops, Part
 from training.models.detector import AnyDepthDetector
-from training.models.detr import AnyDepthDetr
 from training.models.fine import FineSettings
+from training.models.stage import AnyDepthSettings
 
-DETR_CONVENTION = (
-    "2 x MAC of convolutions, linear layers and attention products (queries x keys, weights x values); RepVgg "
-    "branches un-fused; query selection runs its box head on every cell, as published"
-)
-YOLO_CONVENTION = (
-    "2 x MAC of convolutions and linear layers; attention products are left out, as in YOLOv12's published figures"
-)
+NOTHING = Flops()
 
 FIELDS = """
 fields of the JSON object:
@@ -45,7 +40,7 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
     """The JSON object that `--help` describes.
 
     Args:
-        model: on the meta device, as `training.flops.meta_model` builds it.
+        model: on the meta device, as `training.evaluation.flops.meta_model` builds it.
         image_size: (height, width) in pixels.
         depth: a depth configuration, `full`, `base`, or `all` for the totals of every one.
 
@@ -53,74 +48,57 @@ def summarise(model: AnyDepthDetector, image_size: tuple[int, int], depth: str =
         DepthConfigError: a configuration that cannot be read or that the model does not have.
         ValueError: an image below 32 pixels a side.
     """
-    config = _parse_depth(model, "full" if depth == "all" else depth)
-    segments = count_segments(model, image_size)
-    is_detr = isinstance(model, AnyDepthDetr)
+    config = model.parse_config("full" if depth == "all" else depth)
+    parts = count_parts(model, image_size)
+    counting = family_of(model.name).counting
 
     def tables_flops(flops: Flops) -> int:
-        return flops.total if is_detr else flops.layers
+        return flops.total if counting.attention else flops.layers
 
     def totals(at: DepthConfig) -> dict[str, Any]:
         return {
             "depth": str(at),
-            "gflops": _giga(tables_flops(flops_at(segments, at, published=True))),
-            "gflops_executed": _giga(flops_at(segments, at).total),
+            "gflops": _giga(tables_flops(flops_at(parts, model.space, at, published=True))),
+            "gflops_executed": _giga(flops_at(parts, model.space, at).total),
         }
 
-    def per_path(segment: Segment, kind: Callable[[Flops], int]) -> dict[str, float | None]:
-        return {path: _giga(kind(segment.flops[path])) if path in segment.flops else None for path in (FULL, ESSENTIAL)}
+    def per_path(part: Part, kind: Callable[[Flops], int], extra: Flops = NOTHING) -> dict[str, float | None]:
+        by_path = {path: part.on(path) for path in (FULL, ESSENTIAL)}
+        return {path: None if flops is None else _giga(kind(flops + extra)) for path, flops in by_path.items()}
 
     summary: dict[str, Any] = {
         "model": model.name,
         "num_classes": model.num_classes,
         "image_size": list(image_size),
         "fine": any(getattr(stage, "fine", None) is not None for stage in model.stages.values()),
-        "any_depth": model.any_depth,
+        "any_depth": model.any_depth.enabled,
         **totals(config),
-        "convention": DETR_CONVENTION if is_detr else YOLO_CONVENTION,
-        "attention_gflops": _giga(flops_at(segments, config).attention),
-        "params": sum(segment.params for segment in segments),
-        "params_any_depth": sum(segment.any_depth_params for segment in segments),
-        "super_net": totals(model.full_config()),
-        "base_net": totals(model.base_config()),
+        "convention": counting.convention,
+        "attention_gflops": _giga(flops_at(parts, model.space, config).attention),
+        "params": sum(part.params for part in parts),
+        "params_any_depth": sum(part.any_depth_params for part in parts),
+        "super_net": totals(model.space.full),
+        "base_net": totals(model.space.base),
         "stages": [
             {
-                "name": segment.name,
-                "params": segment.params,
-                "params_refinement": segment.refinement_params,
-                "params_any_depth": segment.any_depth_params,
-                "num_blocks": segment.num_blocks,
-                "num_essential": segment.num_essential,
-                "gflops": per_path(segment, lambda flops, extra=segment.published_extra: tables_flops(flops + extra)),
-                "attention_gflops": per_path(segment, lambda flops: flops.attention),
-                "gflops_executed": per_path(segment, lambda flops: flops.total),
+                "name": part.name,
+                "params": part.params,
+                "params_refinement": part.refinement_params,
+                "params_any_depth": part.any_depth_params,
+                "num_blocks": part.num_blocks,
+                "num_essential": part.num_essential,
+                "gflops": per_path(part, tables_flops, part.published_extra),
+                "attention_gflops": per_path(part, lambda flops: flops.attention),
+                "gflops_executed": per_path(part, lambda flops: flops.total),
             }
-            for segment in segments
+            for part in parts
         ],
     }
     if depth == "all":
         summary["configurations"] = sorted(
-            (totals(each) for each in _configurations(model)), key=lambda each: (each["gflops"], each["depth"])
+            (totals(each) for each in model.space.all()), key=lambda each: (each["gflops"], each["depth"])
         )
     return summary
-
-
-def _parse_depth(model: AnyDepthDetector, depth: str) -> DepthConfig:
-    if depth == "base" and model.any_depth:
-        return model.base_config()
-    config = DepthConfig.parse(depth, model.num_exits)
-    model.check_config(config)
-    return config
-
-
-def _configurations(model: AnyDepthDetector) -> Iterator[DepthConfig]:
-    """Every configuration that the model has."""
-    for config in all_configs(model.num_exits):
-        try:
-            model.check_config(config)
-        except DepthConfigError:
-            continue
-        yield config
 
 
 def _giga(flops: int) -> float:
@@ -192,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=FIELDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_NAMES)}")
+    parser.add_argument("--model", required=True, help=f"one of {', '.join(model_names())}")
     parser.add_argument(
         "--fine", action=argparse.BooleanOptionalAction, default=True, help="FINE in the neck (default: with)"
     )
@@ -208,7 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         fine = FineSettings() if options.fine else None
-        model = meta_model(options.model, options.classes, fine=fine, any_depth=not options.static)
+        any_depth = AnyDepthSettings(enabled=not options.static)
+        model = meta_model(options.model, options.classes, fine=fine, any_depth=any_depth)
         summary = summarise(model, tuple(options.image_size), options.depth)
     except ValueError as error:  # an unknown model or depth, no classes, or too small an image
         print(f"error: {error}", file=sys.stderr)

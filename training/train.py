@@ -30,37 +30,13 @@ from training.ema import ModelEma
 from training.evaluate import model_results
 from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import AisleImages, CocoImages, EvaluationImages
-from training.losses.assigner import TaskAlignedAssigner
-from training.losses.detr import DetrLoss
-from training.losses.targets import Targets
-from training.losses.yolo import YoloLoss
-from training.models.detr import AnyDepthDetr
-from training.objective import DetrObjective, Objective, Pass, Terms, YoloObjective
+from training.families import family_of
+from training.losses.objective import Pass, Terms
+from training.models.targets import Targets
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.run_log import append_row, drop_rows_after
 from training.weights import save_weights, start_from
-
-
-def objective_of(recipe: Recipe) -> Objective:
-    """The losses of a recipe's detector family, with the recipe's weights."""
-    settings = recipe.loss
-    if recipe.model.startswith("detr-"):
-        return DetrObjective(
-            DetrLoss(
-                class_weight=settings.varifocal_weight,
-                l1_weight=settings.l1_weight,
-                giou_weight=settings.giou_weight,
-            )
-        )
-    return YoloObjective(
-        YoloLoss(
-            box_weight=settings.box_weight,
-            class_weight=settings.class_weight,
-            dfl_weight=settings.dfl_weight,
-            assigner=TaskAlignedAssigner(topk=settings.topk, min_side=settings.min_side),
-        )
-    )
 
 
 def validation_images(recipe: Recipe, class_names: Sequence[str]) -> EvaluationImages | None:
@@ -124,7 +100,7 @@ class Trainer:
             self.network = DistributedDataParallel(self.model, find_unused_parameters=True)
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
-        self.objective = objective_of(recipe)
+        self.objective = family_of(recipe.model).objective(recipe.loss)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -171,7 +147,7 @@ class Trainer:
 
     def _super_pass(self, images: Tensor, targets: Targets, log: dict[str, float]) -> Pass:
         """The super-net on the labels (AnyDepth, equation 4)."""
-        outputs = self._forward(images, self.model.full_config(), targets)
+        outputs = self._forward(images, self.model.space.full, targets)
         terms, teacher = self.objective.detection(outputs, targets, images.shape[2:])
         self._backward("super", terms, log)
         return teacher
@@ -180,7 +156,7 @@ class Trainer:
         """The base-net on the labels and on what the super-net put out (AnyDepth, equation 5)."""
         settings = self.recipe.loss
         labelled = settings.base_weight > 0
-        outputs = self._forward(images, self.model.base_config(), targets if labelled else None)
+        outputs = self._forward(images, self.model.space.base, targets if labelled else None)
         terms: Terms = {}
         if labelled:
             detection, student = self.objective.detection(outputs, targets, images.shape[2:])
@@ -194,12 +170,9 @@ class Trainer:
         self._backward("base", terms, log)
 
     def _forward(self, images: Tensor, config: DepthConfig, targets: Targets | None) -> dict[str, Any]:
-        """`targets` are for DETR's denoising queries; YOLO has none."""
-        arguments: tuple[Any, ...] = (images, config)
-        if isinstance(self.model, AnyDepthDetr):
-            arguments += (targets if self.recipe.loss.denoising else None,)
+        """`targets` are for DETR's denoising queries."""
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._mixed_precision):
-            outputs = self.network(*arguments)
+            outputs = self.network(images, config, targets if self.recipe.loss.denoising else None)
         return to_float32(outputs) if self._mixed_precision else outputs
 
     @property
@@ -253,7 +226,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """AP and AP50 of the nets that the last step trained, with averaged weights, on the images of `validation`."""
-        by_pass = {"super": self.model.full_config(), "base": self.model.base_config()}
+        by_pass = {"super": self.model.space.full, "base": self.model.space.base}
         passes = self.recipe.passes_at(self.iteration - 1)
         configs = [by_pass[name] for name in passes]
         assert self.validation is not None

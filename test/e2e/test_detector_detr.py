@@ -14,7 +14,7 @@ from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.detection.images import decode
 from training.export import export_segments, manifest_of
-from training.models.build import build_model
+from training.families import build_model
 from training.recipe import Recipe
 
 CLASS_NAMES = ["person", "pallet"]

@@ -12,7 +12,7 @@ import torch
 from training.data.batches import training_batches
 from training.distributed import ALONE, Processes, join_processes, leave_processes
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
-from training.losses.targets import Targets
+from training.models.targets import Targets
 from training.recipe import DataSettings, LossSettings, OptimizerSettings, Recipe
 from training.train import Trainer
 

@@ -15,7 +15,7 @@ from random_weights import randomise
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from training.export import export_segments, manifest_of
-from training.models.build import build_model
+from training.families import build_model
 from training.models.detector import AnyDepthDetector
 from training.models.detr import AnyDepthDetr
 from training.recipe import Recipe

@@ -16,7 +16,8 @@ from training.analysis.receptive_field import growth, receptive_fields, spread, 
 from training.analysis.tables import error_table
 from training.evaluation.coco import ImageResult
 from training.evaluation.images import Truth
-from training.models.build import build_model
+from training.families import build_model
+from training.models.stage import AnyDepthSettings, split_of
 
 
 def cka_by_gram_matrices(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -65,9 +66,9 @@ def test_cka_of_what_does_not_vary_is_no_number() -> None:
 @pytest.mark.parametrize("any_depth", [True, False], ids=["any depth", "static, split after the fact"])
 def test_boundaries_differ_where_paths_differ_and_more_behind_other_boundaries(any_depth: bool) -> None:
     torch.manual_seed(0)
-    model = build_model("yolo-n", 3, any_depth=any_depth).eval()
+    model = build_model("yolo-n", 3, any_depth=AnyDepthSettings(any_depth)).eval()
     values = boundary_cka(model, [torch.rand(1, 3, 96, 96) for _ in range(2)])
-    skippable = {name for name in STAGES if model.stages[name].skippable}
+    skippable = {name for name in STAGES if split_of(model.stages[name]).skippable}
     assert skippable == {"p4", "p5"}
     for name in STAGES:
         if name not in skippable:

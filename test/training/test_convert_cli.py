@@ -19,11 +19,12 @@ from yolo_original import original_state
 
 from anydepth_perception.bundle import Bundle
 from training.convert.__main__ import main
-from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
 from training.export import main as export
+from training.families import build_model
 from training.huggingface import random_rtdetr
-from training.models.build import build_model
+from training.models.detr_convert import from_huggingface
+from training.models.stage import STATIC
 from training.weights import load_weights
 
 Run = Callable[..., tuple[int, str, str]]
@@ -68,7 +69,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 
 
 def expected_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    model = build_model("detr-r18", len(COCO_NAMES), fine=None, any_depth=False)
+    model = build_model("detr-r18", len(COCO_NAMES), fine=None, any_depth=STATIC)
     return from_huggingface(state, model).state
 
 

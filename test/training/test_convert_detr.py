@@ -11,14 +11,15 @@ import torch
 from rtdetr_layouts import as_original, as_version_4
 from torch import Tensor, nn
 
-from training.convert.detr import from_huggingface, from_original, to_huggingface
-from training.convert.report import Conversion
 from training.data.coco_names import COCO_NAMES
+from training.families import build_model
 from training.huggingface import random_rtdetr
 from training.models.batchnorm import FrozenBatchNorm2d, SwitchableBatchNorm2d
-from training.models.build import build_model
+from training.models.conversion import Conversion
 from training.models.detr import SIZES, AnyDepthDetr
+from training.models.detr_convert import from_huggingface, from_original, to_huggingface
 from training.models.fine import FINE, FineSettings
+from training.models.stage import AnyDepthSettings
 
 ORIGINAL_DIGESTS = {
     "r18": "d276f8c2e43f41196d3684785d1b761fbb6d2c89e7c82550cea5b55040928d71",
@@ -56,7 +57,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 def network(
     size: str, *, num_classes: int = len(COCO_NAMES), fine: FineSettings | None = None, any_depth: bool = False
 ) -> AnyDepthDetr:
-    model = build_model(f"detr-{size}", num_classes, fine=fine, any_depth=any_depth)
+    model = build_model(f"detr-{size}", num_classes, fine=fine, any_depth=AnyDepthSettings(any_depth))
     assert isinstance(model, AnyDepthDetr)
     return model
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from yolo_original import original_state
 
-from training.convert.yolo import from_original
-from training.models.build import build_model
+from training.families import build_model
 from training.models.fine import FineSettings
+from training.models.stage import AnyDepthSettings
 from training.models.yolo import AnyDepthYolo
+from training.models.yolo_convert import from_original
 
 CLASSES = 6
 
@@ -60,7 +61,7 @@ PLACES_OF_SIZE = {
 
 def build(size: str, *, fine: FineSettings | None = None, any_depth: bool = True) -> AnyDepthYolo:
     torch.manual_seed(1)
-    network = build_model(f"yolo-{size}", CLASSES, fine=fine, any_depth=any_depth)
+    network = build_model(f"yolo-{size}", CLASSES, fine=fine, any_depth=AnyDepthSettings(any_depth))
     assert isinstance(network, AnyDepthYolo)
     return network
 

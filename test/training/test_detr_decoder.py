@@ -10,12 +10,12 @@ from random_weights import randomise_everything
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.losses.targets import Targets, pad_targets
+from training.families import build_model
 from training.models.attention import MultiHeadAttention, MultiLayerPerceptron
-from training.models.build import build_model
 from training.models.decoder import CHANNELS, Decoder, DecoderLayer
 from training.models.denoising import denoising_queries
 from training.models.detr import AnyDepthDetr
+from training.models.targets import Targets, pad_targets
 
 CLASSES = 6
 

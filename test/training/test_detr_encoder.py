@@ -22,6 +22,7 @@ from training.models.encoder import (
     sincos_position,
 )
 from training.models.resnet import ResidualStage, Stem
+from training.models.stage import ANY_DEPTH
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -85,7 +86,7 @@ def test_rep_vgg_block_sums_two_normalised_convolutions(path: str) -> None:
 @pytest.mark.parametrize(("path", "num_blocks"), [(ESSENTIAL, 1), (FULL, 3)])
 def test_csp_stage_adds_its_two_branches(expansion: float, path: str, num_blocks: int) -> None:
     torch.manual_seed(0)
-    stage = randomised(CspRepStage(16, 8, expansion=expansion, any_depth=True))
+    stage = randomised(CspRepStage(16, 8, expansion=expansion, any_depth=ANY_DEPTH))
     x = torch.randn(2, 16, 4, 3, dtype=torch.float64)
     y = stage.conv1(x)
     for block in stage.blocks[:num_blocks]:
@@ -98,7 +99,7 @@ def test_csp_stage_adds_its_two_branches(expansion: float, path: str, num_blocks
 @torch.no_grad()
 def test_top_down_stage_concatenates_the_upsampled_level_first() -> None:
     torch.manual_seed(0)
-    stage = randomised(TopDownStage(12, 8, expansion=1.0, fine=None, pool=1, lateral=True, any_depth=True))
+    stage = randomised(TopDownStage(12, 8, expansion=1.0, fine=None, pool=1, lateral=True, any_depth=ANY_DEPTH))
     high, low = torch.randn(1, 8, 2, 3, dtype=torch.float64), torch.randn(1, 12, 3, 5, dtype=torch.float64)
     upsampled = high.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)[:, :, :3, :5]
     projected = normalise(F.conv2d(low, stage.project.conv.weight), stage.project.norm)
@@ -109,7 +110,7 @@ def test_top_down_stage_concatenates_the_upsampled_level_first() -> None:
 @torch.no_grad()
 def test_bottom_up_stage_concatenates_the_downsampled_level_first() -> None:
     torch.manual_seed(0)
-    stage = randomised(BottomUpStage(8, expansion=1.0, any_depth=True))
+    stage = randomised(BottomUpStage(8, expansion=1.0, any_depth=ANY_DEPTH))
     low, high = torch.randn(1, 8, 5, 6, dtype=torch.float64), torch.randn(1, 8, 3, 3, dtype=torch.float64)
     convolved = F.conv2d(low, stage.downsample.conv.weight, stride=2, padding=1)
     downsampled = F.silu(normalise(convolved, stage.downsample.norm))
@@ -119,7 +120,7 @@ def test_bottom_up_stage_concatenates_the_downsampled_level_first() -> None:
 
 def residual_stage(*, bottleneck: bool, num_blocks: int = 4, frozen: bool = False) -> ResidualStage:
     torch.manual_seed(0)
-    stage = ResidualStage(12, 8, num_blocks, stride=2, bottleneck=bottleneck, any_depth=True, frozen=frozen)
+    stage = ResidualStage(12, 8, num_blocks, stride=2, bottleneck=bottleneck, any_depth=ANY_DEPTH, frozen=frozen)
     return randomised(stage)
 
 
@@ -177,7 +178,7 @@ def test_only_essential_blocks_have_two_norms_and_their_shortcut_too() -> None:
 
 
 def test_only_the_essential_rep_vgg_block_has_two_norms_in_both_branches() -> None:
-    stage = CspRepStage(16, 8, expansion=0.5, any_depth=True)
+    stage = CspRepStage(16, 8, expansion=0.5, any_depth=ANY_DEPTH)
     switchable = {name for name, module in stage.named_modules() if isinstance(module, SwitchableBatchNorm2d)}
     assert switchable == {"blocks.0.conv1.norm", "blocks.0.conv2.norm"}
 

@@ -14,9 +14,9 @@ from random_weights import randomise_everything
 from torch import Tensor, nn
 
 from anydepth_perception.depth.config import FULL, STAGES, DepthConfig
-from training.losses.targets import Targets, pad_targets
-from training.models.build import build_model
+from training.families import build_model
 from training.models.detr import AnyDepthDetr
+from training.models.targets import Targets, pad_targets
 
 ESSENTIAL_BLOCKS = {
     "detr-r18": dict(zip(STAGES, (1, 1, 1, 1, 1, 1, 1, 1), strict=True)),

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers.loss.loss_rt_detr import RTDetrLoss
 
-from training.losses.boxes import cxcywh_to_xyxy
+from training.families import build_model
 from training.losses.detr import DetrLoss
 from training.losses.matcher import HungarianMatcher
-from training.losses.targets import Targets, pad_targets
-from training.models.build import build_model
+from training.models.boxes import cxcywh_to_xyxy
 from training.models.denoising import denoising_queries
+from training.models.targets import Targets, pad_targets
 
 IMAGE_SIZE = (96, 160)
 NUM_CLASSES = 5

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from random_weights import randomise_everything
 
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, DepthConfigError
-from training.models.build import build_model
+from training.families import build_model
 from training.models.decoder import Decoder
-from training.models.detr import STAGE_INPUTS, AnyDepthDetr, xyxy_pixels
+from training.models.detr import MAP_INPUTS, AnyDepthDetr, xyxy_pixels
+from training.models.stage import STATIC
 
 STRIDES = dict(
     zip(("stem", "p2", "p3", "p4", "p5", "aifi", *STAGES[4:]), (4, 4, 8, 16, 32, 32, 16, 8, 16, 32), strict=True)
@@ -70,9 +71,9 @@ def test_both_paths_of_every_stage_give_one_shape_and_different_values(
     model: AnyDepthDetr, height: int, width: int
 ) -> None:
     with torch.no_grad():
-        maps = model.features(torch.rand(1, 3, height, width), model.full_config())
+        maps = model.features(torch.rand(1, 3, height, width), model.space.full)
         for name in STAGES:
-            inputs = [maps[source] for source in STAGE_INPUTS[name]]
+            inputs = [maps[source] for source in MAP_INPUTS[name]]
             essential, full = (model.stages[name](*inputs, path=path) for path in (ESSENTIAL, FULL))
             assert essential.shape == full.shape, name
             assert not torch.allclose(essential, full, rtol=0.01), name
@@ -82,7 +83,7 @@ def test_both_paths_of_every_stage_give_one_shape_and_different_values(
 @settings(max_examples=8, deadline=None)
 def test_feature_maps_have_the_stride_of_their_stage(model: AnyDepthDetr, height: int, width: int) -> None:
     with torch.no_grad():
-        maps = model.features(torch.rand(1, 3, height, width), model.base_config())
+        maps = model.features(torch.rand(1, 3, height, width), model.space.base)
     found = {name: tuple(x.shape[2:]) for name, x in maps.items()}
     assert found == {name: (-(-height // stride), -(-width // stride)) for name, stride in STRIDES.items()}
 
@@ -90,18 +91,18 @@ def test_feature_maps_have_the_stride_of_their_stage(model: AnyDepthDetr, height
 @pytest.mark.parametrize(("size", "depth"), [("r18", "EEEE.EEEE.d2"), ("r34", "EEEE.EEEE.d3"), ("r50", "EEEE.EEEE.d4")])
 def test_base_net_is_all_essential_with_two_thirds_of_the_decoder(size: str, depth: str) -> None:
     with torch.device("meta"):
-        assert str(build_model(f"detr-{size}", 6).base_config()) == depth
+        assert str(build_model(f"detr-{size}", 6).space.base) == depth
 
 
 @pytest.mark.parametrize(("name", "depth"), [("detr-r18", "FFFF.FFFF.d2"), ("detr-r50", "FFFF.FFFF.d6")])
 def test_super_net_equals_the_static_network_bit_for_bit(name: str, depth: str) -> None:
     any_depth = build_model(name, 6, fine=None).eval()
     randomise_everything(any_depth)
-    static = build_model(name, 6, fine=None, any_depth=False).eval()
+    static = build_model(name, 6, fine=None, any_depth=STATIC).eval()
     state = {key.replace(".norm.full.", ".norm."): value for key, value in any_depth.state_dict().items()}
     static.load_state_dict({key: value for key, value in state.items() if ".norm.essential." not in key})
     image = torch.rand(1, 3, 64, 96)
-    config = DepthConfig.parse(depth, any_depth.num_exits)
+    config = any_depth.space.parse(depth)
     with torch.no_grad():
         ours, theirs = any_depth(image, config), static(image, config)
     assert torch.equal(ours["logits"], theirs["logits"])
@@ -115,7 +116,7 @@ def test_every_exit_equals_a_network_whose_decoder_ends_there(model: AnyDepthDet
     decoder.load_state_dict({key: state[key] for key in decoder.state_dict()})
     truncated = copy.copy(model)
     truncated._modules = {**model._modules, "decoder": decoder.eval()}
-    truncated.num_exits = exit_index
+    truncated.set_space(("selection", "exits"), exit_index)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         ours = model(image, DepthConfig((True,) * 8, exit_index))
@@ -164,7 +165,7 @@ def test_exits_that_the_decoder_lacks_are_refused(model: AnyDepthDetr, config: D
 
 
 def test_essential_paths_of_a_static_network_are_refused() -> None:
-    static = build_model("detr-r18", 6, any_depth=False)
+    static = build_model("detr-r18", 6, any_depth=STATIC)
     with pytest.raises(DepthConfigError, match=r"FFEF\.FFFF\.d3: detr-r18 was built as a static network"):
         static(torch.rand(1, 3, 64, 64), DepthConfig.parse("FFEF.FFFF", 3))
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from transformers import RTDetrForObjectDetection
 
-from training.convert.detr import from_huggingface
 from training.data.coco_names import COCO_NAMES
+from training.families import build_model
 from training.huggingface import random_rtdetr
 from training.models.batchnorm import SwitchableBatchNorm2d
-from training.models.build import build_model
 from training.models.decoder import NUM_QUERIES
 from training.models.detr import HEAD_INPUTS, SIZES, AnyDepthDetr
+from training.models.detr_convert import from_huggingface
+from training.models.stage import AnyDepthSettings
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 
@@ -39,7 +40,7 @@ Networks = tuple[str, RTDetrForObjectDetection, AnyDepthDetr]
 
 
 def convert(theirs: RTDetrForObjectDetection, size: str, *, any_depth: bool = False) -> AnyDepthDetr:
-    model = build_model(f"detr-{size}", len(COCO_NAMES), fine=None, any_depth=any_depth)
+    model = build_model(f"detr-{size}", len(COCO_NAMES), fine=None, any_depth=AnyDepthSettings(any_depth))
     assert isinstance(model, AnyDepthDetr)
     model.load_state_dict(from_huggingface(theirs.state_dict(), model).state)
     return model.eval()
@@ -74,7 +75,7 @@ def test_logits_and_boxes_of_every_exit_are_hugging_faces(
     images = torch.rand(1, 3, *image_size, generator=generator).to(dtype)
     with torch.no_grad():
         expected = theirs(images)
-        maps = ours.features(images, ours.full_config())
+        maps = ours.features(images, ours.space.full)
         scores = expected.enc_outputs_class.amax(dim=2)[0].sort(descending=True).values
         assert scores[NUM_QUERIES - 1] - scores[NUM_QUERIES] > CLEAR_GAP, "choose another image seed"
         for exit_index in range(1, ours.num_exits + 1):
@@ -91,7 +92,7 @@ def test_queries_without_a_valid_anchor_are_hugging_faces() -> None:
     with torch.no_grad():
         expected = theirs(images)
         assert (expected.enc_topk_bboxes == 1).all(dim=2).sum() == num_border < NUM_QUERIES
-        maps = ours.features(images, ours.full_config())
+        maps = ours.features(images, ours.space.full)
         for exit_index in range(1, ours.num_exits + 1):
             outputs = ours.decoder([maps[name] for name in HEAD_INPUTS], exit_index)
             # Double precision leaves no doubt about the order, but for border cells, which are all alike.

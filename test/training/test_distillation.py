@@ -10,7 +10,6 @@ from torch import Tensor
 
 from anydepth_perception.depth.config import STAGES
 from training.losses.assigner import Assignment
-from training.losses.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 from training.losses.distillation import (
     BERNOULLI,
     SPATIAL,
@@ -24,6 +23,7 @@ from training.losses.distillation import (
     yolo_terms,
 )
 from training.losses.matcher import Match
+from training.models.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 
 DETR = DistillationSettings()
 CELLS = 40
@@ -91,13 +91,20 @@ def test_spatial_feature_distance_averages_over_the_cells() -> None:
     close(feature_distance(teacher, student, SPATIAL), total / 24)
 
 
+def by_part(features: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    return {
+        "backbone": {stage: features[stage] for stage in STAGES[:4]},
+        "neck": {stage: features[stage] for stage in STAGES[4:]},
+    }
+
+
 def test_feature_term_weighs_backbone_and_neck_and_sends_no_gradient_to_the_teacher() -> None:
     torch.manual_seed(4)
     teacher = {stage: torch.randn(2, 6, 3, 3, requires_grad=True) for stage in STAGES}
     student = {stage: torch.randn(2, 6, 3, 3, requires_grad=True) for stage in STAGES}
     settings = DistillationSettings(backbone_weight=0.5, encoder_weight=0.2)
 
-    term = feature_terms(settings, teacher, student)["kd_feature"]
+    term = feature_terms(settings, by_part(teacher), by_part(student))["kd_feature"]
     term.backward()
 
     distances = [feature_distance(teacher[stage], student[stage]).item() for stage in STAGES]

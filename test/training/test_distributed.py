@@ -16,7 +16,7 @@ from distributed_steps import RECIPES, STEPS, steps
 
 from training.data.batches import training_batches
 from training.distributed import Processes, SynchronizedBatchNorm2d, join_processes
-from training.losses.targets import Targets
+from training.models.targets import Targets
 from training.recipe import RecipeError
 from training.train import Trainer
 

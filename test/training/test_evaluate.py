@@ -31,7 +31,8 @@ from training.evaluation.coco import (
     metrics_by_depth,
 )
 from training.evaluation.images import AisleImages, CocoImages, EvaluationDataError, Truth
-from training.models.build import build_model
+from training.families import build_model
+from training.models.stage import STATIC
 from training.recipe import Recipe
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -175,7 +176,7 @@ def test_processes_share_the_images_out() -> None:
     for rank in (0, 1):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("training.evaluate.gather_results", lambda local, processes: local)
-            shards.append(model_results(model, [model.full_config()], images, recipe, processes=Processes(rank, 2)))
+            shards.append(model_results(model, [model.space.full], images, recipe, processes=Processes(rank, 2)))
     assert [list(shard) for shard in shards] == [[1, 3], [2]]
 
 
@@ -224,7 +225,7 @@ def test_missing_image_is_named(tmp_path: Path) -> None:
 
 
 def test_static_network_has_one_configuration_among_all() -> None:
-    assert list(parse_depths("all", None, build_model("yolo-n", 3, any_depth=False))) == ["FFFF.FFFF"]
+    assert list(parse_depths("all", None, build_model("yolo-n", 3, any_depth=STATIC))) == ["FFFF.FFFF"]
 
 
 def test_network_with_two_stages_to_skip_has_four() -> None:

@@ -16,7 +16,7 @@ from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.config import DepthConfig, all_configs
 from training.data.aisle import render_image
 from training.evaluation.network import BundleNetwork, TorchNetwork, walk
-from training.models.build import build_model
+from training.families import build_model
 from training.weights import load_weights
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -88,7 +88,7 @@ def test_batch_holds_what_its_images_hold_alone() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
     network = TorchNetwork(model, (96, 96), batch_size=2)
     network.load(images)
-    (config,) = next(walk(network, [model.base_config()]))
+    (config,) = next(walk(network, [model.space.base]))
     boxes, logits = network.outputs()
     for row in range(2):
         with torch.no_grad():

@@ -13,7 +13,7 @@ from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.execution import Execution
 from training.export import export_segments, manifest_of
-from training.models.build import build_model
+from training.families import build_model
 from training.recipe import Recipe
 
 NUM_EXITS = 3

@@ -28,9 +28,9 @@ from training.export import (
     reference_image,
     reference_in_torch,
 )
+from training.families import build_model
 from training.losses.distillation import DistillationSettings
 from training.model_card import AISLE_DATASET, model_card
-from training.models.build import build_model
 from training.models.yolo import AnyDepthYolo
 from training.recipe import Recipe, RecipeError
 from training.weights import Weights, load_weights, save_weights

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
-from training.losses.targets import Targets, pad_targets
 from training.models.batchnorm import SwitchableBatchNorm2d
-from training.models.stage import Aggregator
+from training.models.stage import Aggregator, SplitBlocks
+from training.models.targets import Targets, pad_targets
 from training.recipe import LossSettings, Recipe, RecipeError
 from training.train import Trainer
 
@@ -40,9 +40,9 @@ def trainer(recipe: Recipe, folder: Path) -> Trainer:
 def refinement_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The blocks that only the full path runs."""
     for name, module in model.named_modules():
-        if hasattr(module, "num_essential") and hasattr(module, "blocks"):
-            for index, block in enumerate(module.blocks[module.num_essential :], module.num_essential):
-                yield f"{name}.blocks.{index}", block
+        if isinstance(module, SplitBlocks):
+            for index, block in enumerate(module.refinement, module.num_essential):
+                yield f"{name}.{index}", block
 
 
 def statistics(model: nn.Module, path: str) -> dict[str, torch.Tensor]:

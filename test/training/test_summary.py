@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anydepth_perception.depth.config import DepthConfig
-from training.flops import count, count_segments, flops_at, meta_model
+from training.evaluation.flops import count, count_parts, flops_at, meta_model
 from training.summary import main
 
 PUBLISHED_PARAMS = {
@@ -222,7 +222,7 @@ def test_segments_sum_up_to_a_direct_count_of_the_whole_network(name: str, depth
     model = meta_model(name, 80)
     config = DepthConfig.parse(depth, model.num_exits)
     _, direct = count(lambda: model(torch.empty(1, 3, *size, device="meta"), config))
-    assert flops_at(count_segments(model, size), config) == direct
+    assert flops_at(count_parts(model, size), model.space, config) == direct
 
 
 @pytest.mark.parametrize("name", ["detr-r18", "yolo-t"])

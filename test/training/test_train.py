@@ -11,7 +11,7 @@ import torch
 from random_weights import randomise
 
 from anydepth_perception.depth.config import STAGES
-from training.analysis.cka import essential_config
+from training.analysis.cka import essential_steps
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data.annotated import SampleError, fit, mirror
 from training.data.batches import collate, training_batches
@@ -87,12 +87,12 @@ def test_an_any_depth_run_starts_from_a_plain_network(model: str, dedicated: boo
     assert all(".fine." in name or ".high_projection." in name for name in left)
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        ours = any_depth.features(images, any_depth.full_config())
-        theirs = weights.features(images, weights.full_config())
+        ours = any_depth.features(images, any_depth.space.full)
+        theirs = weights.features(images, weights.space.full)
         for stage in STAGES:
             assert torch.equal(ours[stage], theirs[stage]), stage  # FINE starts as the identity
-        essential = any_depth.features(images, any_depth.base_config())
-        split = weights.features(images, essential_config(weights))
+        essential = any_depth.features(images, any_depth.space.base)
+        split = weights.features_of(images, essential_steps(weights))
         for stage in STAGES:
             torch.testing.assert_close(essential[stage], split[stage])
 

@@ -7,14 +7,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from anydepth_perception.depth.config import DepthConfig
-from training.models.build import build_model
+from training.families import build_model
 from training.models.detector import AnyDepthDetector
+from training.models.stage import AnyDepthSettings
 
 
 def build(name: str, *, any_depth: bool) -> AnyDepthDetector:
     """The network for 80 classes without FINE, on the device that has shapes but no data."""
     with torch.device("meta"):
-        return build_model(name, 80, fine=None, any_depth=any_depth).eval()
+        return build_model(name, 80, fine=None, any_depth=AnyDepthSettings(any_depth)).eval()
 
 
 def count_parameters(network: torch.nn.Module) -> int:
@@ -59,18 +60,18 @@ def test_dedicated_aggregators_have_the_papers_number_of_parameters(name: str, e
 )
 def test_static_networks_have_the_published_gflops(name: str, gflops: float) -> None:
     network = build(name, any_depth=False)
-    assert convolution_gflops(network, network.full_config()) == pytest.approx(gflops, rel=0.01)
+    assert convolution_gflops(network, network.space.full) == pytest.approx(gflops, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "gflops"), [("yolo-l", 23.7), ("yolo-x", 53.0)])
 def test_base_net_saves_the_papers_gflops(name: str, gflops: float) -> None:
     network = build(name, any_depth=True)
-    full, base = (convolution_gflops(network, config) for config in (network.full_config(), network.base_config()))
+    full, base = (convolution_gflops(network, config) for config in (network.space.full, network.space.base))
     assert full - base == pytest.approx(gflops, rel=0.03)
 
 
 @pytest.mark.parametrize("name", ["yolo-l", "yolo-x"])
 def test_any_depth_adds_no_gflops_to_the_full_network(name: str) -> None:
     static, any_depth = build(name, any_depth=False), build(name, any_depth=True)
-    full = static.full_config()
+    full = static.space.full
     assert convolution_gflops(any_depth, full) == convolution_gflops(static, full)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.losses.assigner import TaskAlignedAssigner
-from training.losses.boxes import box_iou, complete_iou
-from training.losses.targets import Targets, pad_targets
 from training.losses.yolo import YoloLoss, distribution_focal_loss, points_in_boxes
+from training.models.boxes import box_iou, complete_iou
+from training.models.targets import Targets, pad_targets
 from training.models.yolo_head import anchor_points
 
 

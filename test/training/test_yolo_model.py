@@ -13,10 +13,10 @@ from random_weights import randomise
 from torch import nn
 
 from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, DepthConfigError
+from training.families import build_model
 from training.models.batchnorm import SwitchableBatchNorm2d
-from training.models.build import build_model
 from training.models.detector import AnyDepthDetector
-from training.models.stage import num_essential_blocks
+from training.models.stage import STATIC, num_essential_blocks
 from training.models.yolo_blocks import AreaAttention
 
 NAMES = ("yolo-t", "yolo-n")
@@ -44,7 +44,7 @@ def build_meta(name: str, **options: object) -> AnyDepthDetector:
 def config_of(network: AnyDepthDetector, paths: tuple[bool, ...]) -> DepthConfig:
     """`paths` with the full path wherever the network has no other."""
     return DepthConfig(
-        tuple(full or name not in network.skippable_stages for name, full in zip(STAGES, paths, strict=True))
+        tuple(full or name not in network.space.skippable for name, full in zip(STAGES, paths, strict=True))
     )
 
 
@@ -74,7 +74,7 @@ def test_essential_path_runs_half_of_the_blocks_rounded_up() -> None:
     ],
 )
 def test_base_net_skips_wherever_a_stage_has_something_to_skip(name: str, base: str) -> None:
-    assert str(build_meta(name).base_config()) == base
+    assert str(build_meta(name).space.base) == base
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_base_net_skips_wherever_a_stage_has_something_to_skip(name: str, base: 
     [
         ("yolo-t", {}, "FEFE.EEEF", "FEFE.EEEF"),
         ("yolo-n", {}, "EEEE.EEEE", "FFEE.FFFF"),
-        ("yolo-t", {"any_depth": False}, "EEEE.EEEE", "FFFF.FFFF"),
-        ("detr-r18", {"any_depth": False}, "EEEE.EEEE.d2", "FFFF.FFFF.d2"),
+        ("yolo-t", {"any_depth": STATIC}, "EEEE.EEEE", "FFFF.FFFF"),
+        ("detr-r18", {"any_depth": STATIC}, "EEEE.EEEE.d2", "FFFF.FFFF.d2"),
     ],
 )
 def test_stages_without_an_essential_path_run_their_full_one(
     name: str, options: dict[str, object], asked: str, runs: str
 ) -> None:
     network = build_meta(name, **options)
-    config = network.executed_config(DepthConfig.parse(asked, network.num_exits))
+    config = network.space.executed(DepthConfig.parse(asked, network.num_exits))
     assert str(config) == runs
     network.check_config(config)
 
 
 def test_base_net_of_a_static_network_is_its_full_depth() -> None:
-    assert str(build_meta("yolo-t", any_depth=False).base_config()) == "FFFF.FFFF"
+    assert str(build_meta("yolo-t", any_depth=STATIC).space.base) == "FFFF.FFFF"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,9 +106,9 @@ def test_both_paths_of_a_stage_give_one_shape(
 ) -> None:
     network = networks[name]
     with torch.no_grad():
-        maps = network.features(torch.rand(1, 3, *size), network.full_config())
-        for stage in network.skippable_stages:
-            inputs = [maps[source] for source in network.stage_inputs[stage]]
+        maps = network.features(torch.rand(1, 3, *size), network.space.full)
+        for stage in network.space.skippable:
+            inputs = [maps[source] for source in network.map_inputs[stage]]
             essential = network.stages[stage](*inputs, path=ESSENTIAL)
             assert essential.shape == maps[stage].shape, stage
             assert not torch.equal(essential, maps[stage]), stage
@@ -177,7 +177,7 @@ def _is_used(network: AnyDepthDetector, name: str, config: DepthConfig) -> bool:
     full = config.path(stage_name) == FULL
     stage = network.stages[stage_name].stage
     inner = ".".join(rest)
-    if inner.startswith("stage.blocks.") and int(rest[2]) >= stage.num_essential:
+    if inner.startswith("stage.blocks.") and int(rest[2]) >= stage.blocks.num_essential:
         return full
     if ".norm.full." in inner:
         return full
@@ -201,7 +201,7 @@ def test_each_pass_moves_only_the_statistics_of_its_own_path() -> None:
 @pytest.mark.parametrize(("name", "size"), [("yolo-t", (64, 96)), ("yolo-n", (33, 65)), ("yolo-l", (64, 64))])
 def test_super_net_equals_the_static_network_bit_for_bit(name: str, size: tuple[int, int]) -> None:
     any_depth = build_random(name, fine=None).eval()
-    static = build_model(name, 6, fine=None, any_depth=False).eval()
+    static = build_model(name, 6, fine=None, any_depth=STATIC).eval()
     state = {key.replace(".norm.full.", ".norm."): value for key, value in any_depth.state_dict().items()}
     static.load_state_dict({key: state[key] for key in static.state_dict()})
     image = torch.rand(1, 3, *size)
@@ -246,7 +246,7 @@ def test_images_with_channels_last_are_refused_with_the_expected_layout() -> Non
             r"FFFF\.FFFF\.d4: yolo-t has no decoder exits; leave out \.d4",
         ),
         (
-            {"name": "yolo-t", "any_depth": False},
+            {"name": "yolo-t", "any_depth": STATIC},
             DepthConfig.base(),
             r"EEEE\.EEEE: yolo-t was built as a static network, .*FFFF\.FFFF",
         ),

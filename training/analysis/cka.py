@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from anydepth_perception.depth.config import ESSENTIAL, STAGES, DepthConfig
+from anydepth_perception.depth.space import ESSENTIAL, Step
 from training.models.detector import AnyDepthDetector
+from training.models.stage import split_of
 
 BY_NETWORK = "network"
 """The boundary of the super-net against that of the base-net: what all paths before it did differently included."""
@@ -56,12 +57,14 @@ class LinearCka:
         return cross**2 / scale if scale else float("nan")
 
 
-def essential_config(model: AnyDepthDetector) -> DepthConfig:
-    """Every stage that has blocks to skip on its essential path, in static networks too, where nobody trained it.
+def essential_steps(model: AnyDepthDetector) -> Iterator[Step]:
+    """The steps with every stage that has blocks to skip on its essential path, in static networks too.
 
-    There the split point is applied after the fact, as the paper does with plain RT-DETR and YOLOv12.
+    There nobody trained it: the split is applied after the fact, as the paper does with plain RT-DETR and YOLOv12.
     """
-    return DepthConfig(tuple(not model.stages[name].skippable for name in STAGES), model.base_config().exit)
+    for step in model.space.route(model.space.base):
+        splits = step.entry in model.stages and split_of(model.stages[step.entry]).skippable
+        yield Step(step.entry, ESSENTIAL) if splits else step
 
 
 @torch.no_grad()
@@ -73,12 +76,12 @@ def boundary_cka(model: AnyDepthDetector, images: Iterable[Tensor]) -> dict[str,
     Raises:
         ValueError: there are no images.
     """
-    kinds = {kind: {name: LinearCka() for name in STAGES} for kind in (BY_NETWORK, BY_STAGE)}
+    kinds = {kind: {name: LinearCka() for name in model.stages} for kind in (BY_NETWORK, BY_STAGE)}
     for batch in images:
-        full = model.features(batch, model.full_config())
-        essential = model.features(batch, essential_config(model))
-        for name in STAGES:
-            inputs = [full[source] for source in model.stage_inputs[name]]
+        full = model.features(batch, model.space.full)
+        essential = model.features_of(batch, essential_steps(model))
+        for name in model.stages:
+            inputs = [full[source] for source in model.map_inputs[name]]
             alone = model.stages[name](*inputs, path=ESSENTIAL)
             kinds[BY_NETWORK][name].update(cells(essential[name]), cells(full[name]))
             kinds[BY_STAGE][name].update(cells(alone), cells(full[name]))

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anydepth_perception.depth.config import NUM_BACKBONE_STAGES, STAGES
+from anydepth_perception.depth.space import FULL
 from training.models.detector import AnyDepthDetector
-
-BACKBONE = STAGES[:NUM_BACKBONE_STAGES]
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,10 @@ def receptive_fields(
         count += 1
         pixels = image.clone().requires_grad_(True)
         x = model.stem(pixels)
-        for name in BACKBONE:
-            x = model.stages[name](x, path=model.full_config().path(name))
+        for name in model.backbone:
+            x = model.stages[name](x, path=FULL)
             # The highest level is never the lower one of a pair, so that nobody averages its cells.
-            for pool in pools if name != BACKBONE[-1] else (1,):
+            for pool in pools if name != model.backbone[-1] else (1,):
                 tokens = F.avg_pool2d(x, pool) if pool > 1 else x
                 centre = tokens[0, :, tokens.shape[2] // 2, tokens.shape[3] // 2].sum()
                 (gradient,) = torch.autograd.grad(centre, pixels, retain_graph=True)
@@ -106,7 +104,7 @@ def growth(fields: dict[tuple[str, int], ReceptiveField]) -> dict[str, dict[str,
             "sigma": fields[high, 1].sigma / fields[low, 1].sigma,
             "half_radius": fields[high, 1].half_radius / fields[low, 1].half_radius,
         }
-        for low, high in itertools.pairwise(BACKBONE)
+        for low, high in itertools.pairwise(_stages(fields))
     }
     mean = {key: sum(pair[key] for pair in ratios.values()) / len(ratios) for key in ("sigma", "half_radius")}
     return {**ratios, "mean": mean}
@@ -123,5 +121,9 @@ def token_alignment(
         f"{low}-{high}": {
             str(ratio): fields[high, 1].half_radius / fields[low, ratio].half_radius for ratio in ratios
         }
-        for low, high in itertools.pairwise(BACKBONE[1:])
+        for low, high in itertools.pairwise(_stages(fields)[1:])
     }
+
+
+def _stages(fields: dict[tuple[str, int], ReceptiveField]) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in fields))

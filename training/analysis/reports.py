@@ -107,7 +107,7 @@ def analyse_exits(
         raise DepthConfigError(f"{model.name} has no decoder exits, whose duplicates could be counted")
     configs = [
         DepthConfig(paths, index)
-        for paths in _distinct([model.full_config().full_paths, model.base_config().full_paths])
+        for paths in _distinct([model.space.full.full_paths, model.space.base.full_paths])
         for index in range(1, model.num_exits + 1)
     ]
     results = model_results(model, configs, images, weights.recipe)
@@ -133,7 +133,7 @@ def analyse_exits(
 
 def analyse_samples(weights: Weights, images: EvaluationImages, output: Path, *, score_threshold: float = 0.4) -> None:
     """Pictures of super-net and base-net side by side; writes samples.png."""
-    configs = {"super-net": weights.model.full_config(), "base-net": weights.model.base_config()}
+    configs = {"super-net": weights.model.space.full, "base-net": weights.model.space.base}
     results = model_results(weights.model, _distinct(configs.values()), images, weights.recipe)
     samples = []
     for index in range(len(images)):
@@ -253,10 +253,8 @@ def parse_depth(weights: Weights, text: str) -> DepthConfig:
         DepthConfigError: it cannot be read, or the network does not have it.
     """
     if text == "base":
-        return weights.model.base_config()
-    config = DepthConfig.parse(text, weights.model.num_exits)
-    weights.model.check_config(config)
-    return config
+        return weights.model.space.base
+    return weights.model.parse_config(text)
 
 
 def device_of(weights: Weights) -> torch.device:

@@ -12,14 +12,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from training.convert import detr, detr_layouts, yolo
 from training.convert.loading import Checkpoint, CheckpointError, load_checkpoint
-from training.convert.report import Conversion
 from training.data.coco_names import COCO_NAMES
-from training.models.build import MODEL_NAMES
+from training.families import FAMILIES, family_of, model_names
+from training.models.conversion import Conversion
 from training.models.detector import AnyDepthDetector
-from training.models.detr import AnyDepthDetr
-from training.models.yolo import AnyDepthYolo
 from training.recipe import Recipe
 from training.weights import load_weights, save_weights
 
@@ -27,16 +24,8 @@ IMAGE_SIZE = (640, 640)
 """Height and width that the published checkpoints were trained at."""
 
 OURS = "this project"
-YOLOV12 = "the original YOLOv12"
-
-MARKS = {
-    "stages.p2.": OURS,
-    detr_layouts.ORIGINAL.mark: detr_layouts.ORIGINAL.name,
-    detr_layouts.HUGGINGFACE.mark: detr_layouts.HUGGINGFACE.name,
-    "model.0.conv.": YOLOV12,
-    "model.model.0.conv.": YOLOV12,
-}
-"""Beginnings of keys that tell whose checkpoint it is."""
+OUR_MARK = "stages.p2."
+"""The beginning of a key that our weights files have and no published checkpoint has."""
 
 FIELDS = """
 fields of the JSON object:
@@ -55,11 +44,13 @@ def layout_of(checkpoint: Checkpoint) -> str:
     Raises:
         CheckpointError: nobody's that is known here.
     """
-    for mark, layout in MARKS.items():
+    marks = {OUR_MARK: OURS}
+    marks |= {mark: layout.name for family in FAMILIES for layout in family.layouts for mark in layout.marks}
+    for mark, layout in marks.items():
         if any(key.startswith(mark) for key in checkpoint.tensors):
             return layout
     raise CheckpointError(
-        f"{checkpoint.file} is of no layout known here ({', '.join(sorted(set(MARKS.values())))}); "
+        f"{checkpoint.file} is of no layout known here ({', '.join(sorted(set(marks.values())))}); "
         f"its first of {len(checkpoint.tensors)} keys are {list(checkpoint.tensors)[:3]}"
     )
 
@@ -68,21 +59,18 @@ def convert(checkpoint: Checkpoint, model: AnyDepthDetector) -> Conversion:
     """Converts a checkpoint of any published layout for `model`, which is not changed.
 
     Raises:
-        ValueError: a layout of the other family, or what its conversion refuses.
+        ValueError: a layout of another family, or what its conversion refuses.
     """
-    layout = layout_of(checkpoint)
-    if layout == OURS:
+    name = layout_of(checkpoint)
+    if name == OURS:
         raise CheckpointError(f"{checkpoint.file} is of {OURS} already; --to huggingface is what it converts to")
-    if isinstance(model, AnyDepthDetr) and layout == detr_layouts.ORIGINAL.name:
-        return detr.from_original(checkpoint.tensors, model)
-    if isinstance(model, AnyDepthDetr) and layout == detr_layouts.HUGGINGFACE.name:
-        return detr.from_huggingface(checkpoint.tensors, model)
-    if isinstance(model, AnyDepthYolo) and layout == YOLOV12:
-        return yolo.from_original(checkpoint.tensors, model)
-    family = "yolo" if layout == YOLOV12 else "detr"
-    accepted = ", ".join(name for name in MODEL_NAMES if name.startswith(family))
+    for layout in family_of(model.name).layouts:
+        if layout.name == name:
+            return layout.convert(checkpoint.tensors, model)
+    owners = [family for family in FAMILIES if name in [layout.name for layout in family.layouts]]
+    accepted = ", ".join(model_name for family in owners for model_name in family.model_names)
     raise CheckpointError(
-        f"{checkpoint.file} is a checkpoint of {layout}, which is no {model.name}; it can become one of {accepted}"
+        f"{checkpoint.file} is a checkpoint of {name}, which is no {model.name}; it can become one of {accepted}"
     )
 
 
@@ -143,15 +131,16 @@ def to_huggingface(source: Path, output: Path, model_name: str) -> dict[str, Any
     weights = load_weights(source)
     if weights.model.name != model_name:
         raise CheckpointError(f"{source} is a {weights.model.name}; --model says {model_name}")
-    if not isinstance(weights.model, AnyDepthDetr):
+    family = family_of(model_name)
+    if family.huggingface is None:
         raise CheckpointError(f"{source} is a {weights.model.name}; only AnyDepth-DETR has a place at Hugging Face")
-    conversion = detr.to_huggingface(weights.model)
+    conversion = family.huggingface.convert(weights.model)
     file = output
     if output.suffix != ".safetensors":
         file = output / "model.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     if file != output:
-        config = detr.huggingface_config(model_name.removeprefix("detr-"), weights.class_names)
+        config = family.huggingface.config(model_name.removeprefix(f"{family.name}-"), weights.class_names)
         (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(conversion.state, file, {"format": "pt"})
     file.chmod(0o644)  # safetensors leaves the mode of a temporary file
@@ -189,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, help="checkpoint: a file, or a folder as transformers saves one")
     parser.add_argument("output", type=Path, help="weights file; for huggingface a folder or a .safetensors file")
-    parser.add_argument("--model", required=True, choices=MODEL_NAMES, metavar="NAME", help=", ".join(MODEL_NAMES))
+    parser.add_argument("--model", required=True, choices=model_names(), metavar="NAME", help=", ".join(model_names()))
     parser.add_argument("--to", choices=("ours", "huggingface"), default="ours", help="layout to write (default: ours)")
     parser.add_argument(
         "--class-names",
@@ -217,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
                 fine=options.fine,
                 any_depth=not options.static,
                 image_size=IMAGE_SIZE,
-                resize="stretch" if options.model.startswith("detr") else "letterbox",
+                resize=family_of(options.model).outputs.resize,
             )
             report = to_ours(options.source, options.output, recipe, read_class_names(options.class_names or "coco"))
     except (ValueError, OSError) as error:

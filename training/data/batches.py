@@ -13,7 +13,7 @@ from training.data.annotated import Sample
 from training.data.images import TrainingImages
 from training.data.scenes import TrainingScenes
 from training.distributed import ALONE, Processes
-from training.losses.targets import Targets, pad_targets
+from training.models.targets import Targets, pad_targets
 from training.recipe import Recipe
 
 TrainingData = TrainingScenes | TrainingImages

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from anydepth_perception.backends.base import Backend, Buffer, Engine, Placement
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.depth.space import EXITS
+from anydepth_perception.depth.space import DepthConfig
+from training.families import segment_modules
 from training.models.detector import AnyDepthDetector
-from training.segments import exit_segments, pipeline, segment_modules, stage_segments
+from training.models.segments import segments_by_step
 
 
 class Network(Protocol):
@@ -126,22 +126,13 @@ class TorchNetwork:
         self._segments = {segment.name: segment for segment in segment_modules(model, image_size)}
         for segment in self._segments.values():
             segment.module.to(self._device).eval()
-        self._pipeline = pipeline(model, list(self._segments))
-        self._stages = stage_segments(model)
-        self._exits = exit_segments(model)
+        self._space = model.space
+        self._names = segments_by_step(model.space)
         self._tensors: dict[str, Tensor] = {}
 
     def route(self, config: DepthConfig) -> Sequence[str]:
         """See `Network`."""
-        names: list[str] = []
-        for entry in self._pipeline:
-            if entry in STAGES:
-                names.append(self._stages[entry][config.path(entry)])
-            elif entry == EXITS:
-                names.extend(self._exits[str(config.exit)])
-            else:
-                names.append(entry)
-        return names
+        return [name for step in self._space.route(config) for name in self._names[step]]
 
     def load(self, images: np.ndarray) -> None:
         """See `Network`."""

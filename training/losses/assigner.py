@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.losses.boxes import complete_iou
-from training.losses.targets import Targets
+from training.models.boxes import complete_iou
+from training.models.targets import Targets
 
 
 @dataclass(frozen=True)

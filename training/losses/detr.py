@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.losses.boxes import box_iou, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
 from training.losses.matcher import HungarianMatcher, Match
 from training.losses.normaliser import shared_normaliser
-from training.losses.targets import Targets
+from training.models.boxes import box_iou, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
 from training.models.denoising import DenoisingQueries
+from training.models.targets import Targets
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anydepth_perception.depth.config import STAGES
 from training.losses.assigner import Assignment
-from training.losses.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 from training.losses.matcher import Match
 from training.losses.normaliser import shared_normaliser
+from training.models.boxes import complete_iou, cxcywh_to_xyxy, generalized_iou
 
 SOFTMAX, BERNOULLI = "softmax", "bernoulli"
 POOLED, SPATIAL = "pooled", "spatial"
-_BACKBONE_STAGES = STAGES[:4]
+
+
+StageFeatures = Mapping[str, Mapping[str, Tensor]]
+"""The outputs [B, C, H, W] of all stages by name, those of the `backbone` and those of the `neck`."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class DistillationSettings:
         iou_weight: lambda_iou of equation 8, of GIoU (DETR) or CIoU (YOLO).
         edge_weight: lambda_edge of equation 8, of L1 (DETR) or the divergence of the edge distributions (YOLO).
         edge_temperature: of those distributions.
-        backbone_weight: w_l of equation 9 at p2 to p5.
-        encoder_weight: w_l of equation 9 at the four stages of the neck.
+        backbone_weight: w_l of equation 9 at the stages of the backbone.
+        encoder_weight: w_l of equation 9 at the stages of the neck.
         feature_alignment: `pooled` (equation 9) or `spatial` (equation 12).
         align_targets: distil only where both networks answer to the same object: target-aligned query matching
             (DETR), conflicting-assignment removal (YOLO). False is the naive variant of Table 3.
@@ -110,19 +112,17 @@ def feature_distance(teacher: Tensor, student: Tensor, kind: str = POOLED) -> Te
 
 
 def feature_terms(
-    settings: DistillationSettings, teacher: Mapping[str, Tensor], student: Mapping[str, Tensor]
+    settings: DistillationSettings, teacher: StageFeatures, student: StageFeatures
 ) -> dict[str, Tensor]:
-    """The weighted sum of `feature_distance` over the eight stages, as `kd_feature`; nothing where it is off.
-
-    `teacher` and `student` hold the output [B, C, H, W] of each stage by its name.
-    """
+    """The weighted sum of `feature_distance` over the stages, as `kd_feature`; nothing where it is off."""
     if not settings.features:
         return {}
+    weights = {"backbone": settings.backbone_weight, "neck": settings.encoder_weight}
     total = torch.stack(
         [
-            (settings.backbone_weight if stage in _BACKBONE_STAGES else settings.encoder_weight)
-            * feature_distance(teacher[stage].detach(), student[stage], settings.feature_alignment)
-            for stage in STAGES
+            weights[part] * feature_distance(map_.detach(), student[part][stage], settings.feature_alignment)
+            for part, maps in teacher.items()
+            for stage, map_ in maps.items()
         ]
     ).sum()
     return {"kd_feature": total}

@@ -10,8 +10,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from training.losses.boxes import cxcywh_to_xyxy, generalized_iou
-from training.losses.targets import Targets
+from training.models.boxes import cxcywh_to_xyxy, generalized_iou
+from training.models.targets import Targets
 
 
 @dataclass(frozen=True)

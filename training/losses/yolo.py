@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.losses.assigner import Assignment, TaskAlignedAssigner
-from training.losses.boxes import complete_iou
 from training.losses.normaliser import shared_normaliser
-from training.losses.targets import Targets
+from training.models.boxes import complete_iou
+from training.models.targets import Targets
 
 
 def distribution_focal_loss(bins: Tensor, distances: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ class YoloLoss:
     dfl_weight: float = 1.5
     assigner: TaskAlignedAssigner = field(default_factory=TaskAlignedAssigner)
 
-    def __call__(self, outputs: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
+    def __call__(self, outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Loss terms, weighted, as scalars: `class`, `box`, `dfl`; their sum is the loss.
 
         Each term is normalised by the sum of the class targets of the batch, over all processes (at least 1).
@@ -52,13 +54,13 @@ class YoloLoss:
         """
         return self.terms(outputs, targets, self.assign(outputs, targets))
 
-    def assign(self, outputs: dict[str, Tensor], targets: Targets) -> Assignment:
+    def assign(self, outputs: Mapping[str, Any], targets: Targets) -> Assignment:
         """Assigns the cells of `outputs` to the objects of `targets`."""
         return self.assigner.assign(
             outputs["logits"].detach().sigmoid(), outputs["boxes"].detach(), outputs["points"], targets
         )
 
-    def terms(self, outputs: dict[str, Tensor], targets: Targets, assignment: Assignment) -> dict[str, Tensor]:
+    def terms(self, outputs: Mapping[str, Any], targets: Targets, assignment: Assignment) -> dict[str, Tensor]:
         """The loss terms for a given assignment."""
         logits, points, strides = outputs["logits"], outputs["points"], outputs["strides"]
         foreground = assignment.foreground

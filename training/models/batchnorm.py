@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from anydepth_perception.depth.config import ESSENTIAL
+from anydepth_perception.depth.space import ESSENTIAL
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from anydepth_perception.depth.config import FULL
+from anydepth_perception.depth.space import FULL
 from training.models.batchnorm import SwitchableBatchNorm2d, batch_norm
 
 

@@ -31,8 +31,8 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, size: tuple[int,
     mask = None
     if height % window or width % window:
         mask = _inside(size, window, query.device).repeat(batch, 1, 1, 1)
-    windows = (_to_windows(tokens, size, window) for tokens in (query, key, value))
-    attended = F.scaled_dot_product_attention(*windows, attn_mask=mask)
+    query, key, value = (_to_windows(tokens, size, window) for tokens in (query, key, value))
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     rows, columns = -(-height // window), -(-width // window)
     grid = attended.unflatten(0, (batch, rows, columns)).unflatten(4, (window, window))
     # [B, rows, columns, heads, window, window, d] -> [B, heads, rows * window, columns * window, d]

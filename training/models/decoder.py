@@ -77,8 +77,9 @@ class Decoder(nn.Module):
         self.score = nn.ModuleList(class_head(CHANNELS, num_classes) for _ in range(num_layers))
         self.box = nn.ModuleList(box_head(CHANNELS) for _ in range(num_layers))
         self.denoising_embedding = nn.Embedding(num_classes + 1, CHANNELS, padding_idx=num_classes)
-        for layer in self.query_position.layers:
-            nn.init.xavier_uniform_(layer.weight)
+        for weight in self.query_position.parameters():
+            if weight.ndim > 1:
+                nn.init.xavier_uniform_(weight)
 
     def memory(self, features: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
         """The cells [B, N, 256] of all levels, projected, and the (height, width) of each level."""

@@ -1,73 +1,144 @@
-"""What both detector families have in common: eight stages by name, depth configurations, and what they refuse."""
+"""What all detector families have in common: stages by name, their depth space, and what they refuse."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from anydepth_perception.depth.config import STAGES, DepthConfig, DepthConfigError, base_exit
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError, DepthSpace, Step
+from training.models.stage import AnyDepthSettings, shared_part, split_of
+from training.models.targets import Targets
 
 MIN_SIDE = 32
 """Pixels: the stride of P5; an image below it has no cell there."""
 
 
 class AnyDepthDetector(nn.Module):
-    """A detector of eight stages, each with an essential and a full path, and decoder exits where it has a decoder.
+    """A detector of stages with an essential and a full path each, and of decoder exits where it has a decoder.
 
-    A subclass builds `stages`, a `nn.ModuleDict` over `STAGES`; each stage has a property `skippable` (whether its
-    full path has any block that the essential path leaves out) and takes the feature maps that `stage_inputs`
-    names, in that order, and `path`.
+    Stages belong to the network: any number, any names. What runs is a sequence of entries. Those that put out one
+    feature map stand in `map_inputs`: the stages, each in `stages`, and others, like the stem, each an attribute of
+    the entry's name. What follows them, as a head, is the subclass's own.
 
-    Args:
+    A subclass builds `stages` and its other modules and then calls `set_space`. A stage takes the feature maps that
+    `map_inputs` names for it, in that order, and `path`; see `training.models.stage`.
+
+    Attributes:
         name: of the model, as `yolo-l`; named in errors.
         num_classes: classes of the head.
-        num_exits: decoder layers that can be read, 0 without a decoder.
-        any_depth: False for the plain baseline, whose stages have only their full path.
+        any_depth: which parts of the any-depth design it has.
+        stages: by name, in execution order.
+        map_inputs: per entry that puts out a feature map, in execution order, the maps that it reads; `images` are
+            the images themselves, [B, 3, H, W] in [0, 1].
+        backbone: the stages that are backbone; the others are neck.
+        space: the entries of the network, which are those of its bundle, and the ways through them.
     """
 
-    stage_inputs: Mapping[str, tuple[str, ...]]
-    """Which feature maps each stage reads, in the order of its arguments."""
-
+    map_inputs: Mapping[str, tuple[str, ...]]
+    backbone: tuple[str, ...]
     stages: nn.ModuleDict
+    space: DepthSpace
 
-    def __init__(self, name: str, num_classes: int, *, num_exits: int, any_depth: bool) -> None:
+    def __init__(self, name: str, num_classes: int, *, any_depth: AnyDepthSettings) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"{name}: {num_classes} classes; a detector has at least 1")
         self.name = name
         self.num_classes = num_classes
-        self.num_exits = num_exits
         self.any_depth = any_depth
 
+    def set_space(self, following: Iterable[str], num_exits: int = 0) -> None:
+        """Makes the depth space of the entries of `map_inputs` and of those `following` them.
+
+        Args:
+            following: names of the entries after the last feature map; `exits` stands for the decoder.
+            num_exits: decoder layers that can be read, 0 without a decoder.
+        """
+        names: list[str] = []
+        for name in self.map_inputs:
+            part = shared_part(self.stages[name]) if name in self.stages else None
+            names += [name] if part is None else [f"{name}.{part}", name]
+        skippable = [
+            name for name, stage in self.stages.items() if self.any_depth.enabled and split_of(stage).skippable
+        ]
+        space = DepthSpace.of([*names, *following], self.stages.keys(), skippable, num_exits)
+        # The plain baseline has one configuration, whose exit is the last.
+        self.space = space if self.any_depth.enabled else DepthSpace(space.entries, num_exits or None)
+
     @property
-    def skippable_stages(self) -> tuple[str, ...]:
-        """The stages that have an essential path shorter than their full one."""
-        return tuple(name for name in STAGES if self.any_depth and self.stages[name].skippable)
+    def num_exits(self) -> int:
+        """Decoder layers that can be read, 0 without a decoder."""
+        return self.space.num_exits
 
-    def full_config(self) -> DepthConfig:
-        """The super-net: every stage on its full path, the last exit."""
-        return DepthConfig.full(self.num_exits)
+    def forward(
+        self, images: Tensor, config: DepthConfig | None = None, targets: Targets | None = None
+    ) -> dict[str, Any]:
+        """Detects in images [B, 3, H, W], RGB in [0, 1]; the contract of all families.
 
-    def base_config(self) -> DepthConfig:
-        """The base-net: every stage that can skip on its essential path, exit ceil(2L/3)."""
-        if not self.any_depth:
-            return self.full_config()
-        skippable = self.skippable_stages
-        return DepthConfig(tuple(name not in skippable for name in STAGES), base_exit(self.num_exits))
+        `config` is the super-net if not given. `targets` are for what a family derives from the labels while training
+        (DETR's denoising queries); others do without.
 
-    def executed_config(self, config: DepthConfig) -> DepthConfig:
-        """What a bundle of this detector runs for `config`: the full path of stages that have no essential one."""
-        skippable = self.skippable_stages
-        paths = zip(STAGES, config.full_paths, strict=True)
-        return DepthConfig(tuple(full or name not in skippable for name, full in paths), config.exit)
+        Returns:
+            `boxes` [B, N, 4], xyxy in network pixels, and `logits` [B, N, C]; while training also what the family's
+            losses need, and `features`, as `stage_features` gives them.
+        """
+        raise NotImplementedError
+
+    def features(self, images: Tensor, config: DepthConfig) -> dict[str, Tensor]:
+        """The output of every entry that puts out a feature map, by name, for images [B, 3, H, W] in [0, 1]."""
+        return self.features_of(images, self.space.route(config))
+
+    def features_of(self, images: Tensor, steps: Iterable[Step]) -> dict[str, Tensor]:
+        """The same for steps in execution order, be they of no configuration of this network."""
+        maps = {"images": images}
+        for step in steps:
+            if step.entry in self.map_inputs:
+                maps[step.entry] = self.run(step, [maps[source] for source in self.map_inputs[step.entry]])
+        del maps["images"]
+        return maps
+
+    def stage_features(self, maps: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """The outputs of the stages alone, by name: of the `backbone` and of the `neck`."""
+        return {
+            "backbone": {name: maps[name] for name in self.stages if name in self.backbone},
+            "neck": {name: maps[name] for name in self.stages if name not in self.backbone},
+        }
+
+    def run(self, step: Step, inputs: Iterable[Tensor]) -> Tensor:
+        """The feature map that one step puts out; `inputs` as `map_inputs` names them."""
+        if step.entry in self.stages:
+            return self.stages[step.entry](*inputs, path=step.way)
+        return self.get_submodule(step.entry)(*inputs)
+
+    def parse_config(self, text: str) -> DepthConfig:
+        """Reads `full`, `base` or the text form of a configuration; the exit may be left out, the last is meant then.
+
+        Raises:
+            DepthConfigError: the text is malformed, or `check_config` refuses what it says.
+        """
+        if text == "full":
+            return self.space.full
+        if text == "base" and self.any_depth.enabled:
+            return self.space.base
+        space = self.space
+        config = space.with_full((), space.base_exit) if text == "base" else DepthConfig.parse(text)
+        if config.exit is None and space.num_exits:
+            config = DepthConfig(config.full_paths, space.num_exits)
+        self.check_config(config)
+        return config
 
     def check_config(self, config: DepthConfig) -> None:
         """Refuses a configuration that this detector does not have.
 
+        Stricter than the space of its bundle, which runs the full path of a stage with nothing to skip, whatever the
+        letter says: who trains or counts a path that is not there has made a mistake.
+
         Raises:
-            DepthConfigError: an exit of a detector without a decoder, a missing exit or one out of range, the
-                essential path of a stage with nothing to skip, any essential path of a plain baseline.
+            DepthConfigError: another number of stages, an exit of a detector without a decoder, a missing exit or one
+                out of range, the essential path of a stage with nothing to skip, any essential path of a plain
+                baseline.
         """
         if self.num_exits == 0 and config.exit is not None:
             raise DepthConfigError(f"{config}: {self.name} has no decoder exits; leave out .d{config.exit}")
@@ -77,17 +148,17 @@ class AnyDepthDetector(nn.Module):
             raise DepthConfigError(
                 f"{config}: exit d{config.exit} is out of range, {self.name} has d1 to d{self.num_exits}"
             )
-        if not self.any_depth and not all(config.full_paths):
+        self.space.check(config)
+        if not self.any_depth.enabled and not all(config.full_paths):
             raise DepthConfigError(
                 f"{config}: {self.name} was built as a static network, whose stages have only their full path; "
-                f"use {self.full_config()}"
+                f"use {self.space.full}"
             )
-        skippable = self.skippable_stages
-        for name, full in zip(STAGES, config.full_paths, strict=True):
-            if not full and name not in skippable:
+        for name, full in zip(self.space.stages, config.full_paths, strict=True):
+            if not full and name not in self.space.skippable:
                 raise DepthConfigError(
                     f"{config}: stage {name} of {self.name} has a single block and nothing to skip; "
-                    f"stages with an essential path are {', '.join(skippable)}"
+                    f"stages with an essential path are {', '.join(self.space.skippable)}"
                 )
 
     def check_images(self, images: Tensor) -> None:

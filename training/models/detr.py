@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.losses.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from training.losses.targets import Targets
+from anydepth_perception.depth.space import EXITS, DepthConfig
+from training.models.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from training.models.decoder import Decoder
 from training.models.denoising import DenoisingQueries, denoising_queries
 from training.models.detector import AnyDepthDetector
 from training.models.encoder import BottomUpStage, IntraScaleEncoder, TopDownStage
 from training.models.fine import FineSettings
 from training.models.resnet import ResNetSize, Stem, residual_stages
+from training.models.stage import ANY_DEPTH, AnyDepthSettings
+from training.models.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,21 @@ SIZES = {
 }
 """RT-DETR's sizes. R50 and R101 are trained with the stem and the batch norms of the backbone frozen."""
 
-STAGE_INPUTS = {
+MAP_INPUTS = {
+    "stem": ("images",),
     "p2": ("stem",),
     "p3": ("p2",),
     "p4": ("p3",),
     "p5": ("p4",),
+    "aifi": ("p5",),
     "fpn_p4": ("aifi", "p4"),
     "fpn_p3": ("fpn_p4", "p3"),
     "pan_p4": ("fpn_p3", "fpn_p4"),
     "pan_p5": ("pan_p4", "aifi"),
 }
-"""Which feature maps each stage reads, in the order of its arguments."""
+"""Which feature maps each entry reads, in the order of its arguments."""
+
+BACKBONE = ("p2", "p3", "p4", "p5")
 
 HEAD_INPUTS = ("fpn_p3", "pan_p4", "pan_p5")
 
@@ -60,40 +65,42 @@ class AnyDepthDetr(AnyDepthDetector):
         size: a key of `SIZES`: r18, r34, r50 or r101.
         num_classes: classes of the heads.
         fine: settings of FINE at the two top-down fusions; None leaves it out.
-        any_depth: essential paths with their own batch norms; False is the plain baseline.
+        any_depth: which parts of the any-depth design it has; `STATIC` is the plain baseline.
     """
 
-    stage_inputs = STAGE_INPUTS
+    map_inputs = MAP_INPUTS
+    backbone = BACKBONE
 
     def __init__(
-        self, size: str, num_classes: int, *, fine: FineSettings | None = FineSettings(), any_depth: bool = True
+        self,
+        size: str,
+        num_classes: int,
+        *,
+        fine: FineSettings | None = FineSettings(),
+        any_depth: AnyDepthSettings = ANY_DEPTH,
     ) -> None:
         s = SIZES[size]
-        super().__init__(f"detr-{size}", num_classes, num_exits=s.num_layers, any_depth=any_depth)
+        super().__init__(f"detr-{size}", num_classes, any_depth=any_depth)
         _, p3, p4, p5 = s.backbone.channels
         hidden = s.hidden_channels
         pools = fine.pools if fine is not None else (1, 1)
-        csp = {"expansion": s.expansion, "any_depth": any_depth}
         self.stem = Stem(frozen=s.backbone.frozen)
         self.aifi = IntraScaleEncoder(p5, hidden, s.ffn_channels)
         stages = [
             *residual_stages(s.backbone, any_depth=any_depth),
-            TopDownStage(p4, hidden, fine=fine, pool=pools[0], lateral=True, **csp),
-            TopDownStage(p3, hidden, fine=fine, pool=pools[1], lateral=False, **csp),
-            BottomUpStage(hidden, **csp),
-            BottomUpStage(hidden, **csp),
+            TopDownStage(
+                p4, hidden, fine=fine, pool=pools[0], lateral=True, expansion=s.expansion, any_depth=any_depth
+            ),
+            TopDownStage(
+                p3, hidden, fine=fine, pool=pools[1], lateral=False, expansion=s.expansion, any_depth=any_depth
+            ),
+            BottomUpStage(hidden, expansion=s.expansion, any_depth=any_depth),
+            BottomUpStage(hidden, expansion=s.expansion, any_depth=any_depth),
         ]
-        self.stages = nn.ModuleDict(dict(zip(STAGES, stages, strict=True)))
+        names = [name for name in MAP_INPUTS if name not in ("stem", "aifi")]
+        self.stages = nn.ModuleDict(dict(zip(names, stages, strict=True)))
         self.decoder = Decoder([hidden] * 3, num_classes, s.num_layers)
-
-    def features(self, images: Tensor, config: DepthConfig) -> dict[str, Tensor]:
-        """The output of the stem, AIFI and every stage, by name, for images [B, 3, H, W] in [0, 1]."""
-        maps = {"stem": self.stem(images)}
-        for name in STAGES:
-            maps[name] = self.stages[name](*(maps[source] for source in STAGE_INPUTS[name]), path=config.path(name))
-            if name == "p5":
-                maps["aifi"] = self.aifi(maps[name])
-        return maps
+        self.set_space(("selection", EXITS), s.num_layers)
 
     def forward(
         self, images: Tensor, config: DepthConfig | None = None, targets: Targets | None = None
@@ -111,7 +118,7 @@ class AnyDepthDetr(AnyDepthDetector):
             DepthConfigError: a configuration that this detector does not have.
             ValueError: an image smaller than one cell of the coarsest level.
         """
-        config = config or self.full_config()
+        config = config or self.space.full
         self.check_images(images)
         self.check_config(config)
         denoising = _denoising(targets, images, self.num_classes) if self.training and targets is not None else None
@@ -121,7 +128,7 @@ class AnyDepthDetr(AnyDepthDetector):
         if denoising is not None:
             outputs["denoising"] = denoising
         if self.training:
-            outputs["features"] = maps
+            outputs["features"] = self.stage_features(maps)
         outputs["boxes"] = xyxy_pixels(outputs["boxes_cxcywh"], (images.shape[2], images.shape[3]))
         return outputs
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anydepth_perception.depth.config import ESSENTIAL
 from training.models.attention import MultiHeadAttention
 from training.models.conv import ConvNorm
 from training.models.fine import FINE, FineSettings, upsample_to
+from training.models.stage import AnyDepthSettings, SharedPart, SplitBlocks
 
 NUM_HEADS = 8
 NUM_BLOCKS = 3
@@ -85,32 +85,29 @@ class CspRepStage(nn.Module):
     The essential path runs the first block alone. Shapes: [B, C_in, H, W] -> [B, C_out, H, W].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, expansion: float, any_depth: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, expansion: float, any_depth: AnyDepthSettings) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
-        self.num_essential = NUM_ESSENTIAL
         self.conv1 = silu_conv(in_channels, hidden)
         self.conv2 = silu_conv(in_channels, hidden)
-        self.blocks = nn.ModuleList(
-            RepVggBlock(hidden, switchable=any_depth and i < self.num_essential) for i in range(NUM_BLOCKS)
+        self.blocks = SplitBlocks.build(
+            NUM_BLOCKS, lambda _, switchable: RepVggBlock(hidden, switchable=switchable), any_depth, NUM_ESSENTIAL
         )
         self.conv3 = silu_conv(hidden, out_channels) if hidden != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, path: str) -> Tensor:
         """Runs one path, `full` or `essential`."""
         y = self.conv1(x)
-        for block in self.blocks[: self.num_essential if path == ESSENTIAL else len(self.blocks)]:
+        for block in self.blocks.on(path):
             y = block(y, path)
         return self.conv3(y + self.conv2(x))
 
 
-class TopDownStage(nn.Module):
+class TopDownStage(SharedPart):
     """Projection of the lower level, FINE, concatenation with the up-sampled higher level, CSP stage.
 
     With `lateral` a 1x1 convolution follows, as the next fusion and the bottom-up path both read its output.
     """
-
-    skippable = True
 
     def __init__(
         self,
@@ -121,17 +118,14 @@ class TopDownStage(nn.Module):
         fine: FineSettings | None,
         pool: int,
         lateral: bool,
-        any_depth: bool,
+        any_depth: AnyDepthSettings,
     ) -> None:
         super().__init__()
         self.project = ConvNorm(low_channels, channels)
         self.fine = FINE(channels, fine, pool=pool) if fine is not None else None
+        self.shared_part = "project" if fine is None else "fine"
         self.block = CspRepStage(2 * channels, channels, expansion=expansion, any_depth=any_depth)
         self.lateral = silu_conv(channels, channels) if lateral else nn.Identity()
-
-    def forward(self, high: Tensor, low: Tensor, path: str) -> Tensor:
-        """`high` [B, C, H, W] and `low` [B, C_low, 2H, 2W] -> [B, C, 2H, 2W]."""
-        return self.fuse(high, self.align(high, low), path)
 
     def align(self, high: Tensor, low: Tensor) -> Tensor:
         """`low`, projected and refined under the guidance of `high` where there is FINE; the same on both paths."""
@@ -146,9 +140,7 @@ class TopDownStage(nn.Module):
 class BottomUpStage(nn.Module):
     """Strided convolution of the lower level, concatenation with the higher one, CSP stage."""
 
-    skippable = True
-
-    def __init__(self, channels: int, *, expansion: float, any_depth: bool) -> None:
+    def __init__(self, channels: int, *, expansion: float, any_depth: AnyDepthSettings) -> None:
         super().__init__()
         self.downsample = silu_conv(channels, channels, 3, 2)
         self.block = CspRepStage(2 * channels, channels, expansion=expansion, any_depth=any_depth)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anydepth_perception.depth.config import ESSENTIAL
+from anydepth_perception.depth.space import ESSENTIAL
 from training.models.conv import ConvNorm
 from training.models.encoder import RepVggBlock
 from training.models.stage import Aggregator

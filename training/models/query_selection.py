@@ -34,8 +34,8 @@ def class_head(channels: int, num_classes: int) -> nn.Linear:
 def box_head(channels: int) -> MultiLayerPerceptron:
     """A three-layer head for box offsets, whose last layer starts at zero."""
     head = MultiLayerPerceptron(channels, channels, 4, 3)
-    nn.init.zeros_(head.layers[-1].weight)
-    nn.init.zeros_(head.layers[-1].bias)
+    for parameter in head.layers[-1].parameters():
+        nn.init.zeros_(parameter)
     return head
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anydepth_perception.depth.config import ESSENTIAL
 from training.models.conv import ConvNorm
-from training.models.stage import num_essential_blocks
+from training.models.stage import AnyDepthSettings, SplitBlocks
 
 STEM_CHANNELS = 64
 BASE_CHANNELS = (64, 128, 256, 512)
@@ -84,18 +83,34 @@ class ResidualBlock(nn.Module):
         frozen: bool,
     ) -> None:
         super().__init__()
-        options = {"switchable": switchable, "frozen": frozen}
-        relu = nn.ReLU(inplace=True)
         out_channels = channels * (4 if bottleneck else 1)
+
+        def conv(
+            in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, last: bool = False
+        ) -> ConvNorm:
+            activation = None if last else relu
+            return ConvNorm(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                activation=activation,
+                switchable=switchable,
+                frozen=frozen,
+            )
+
+        relu = nn.ReLU(inplace=True)
         if bottleneck:
-            self.conv1 = ConvNorm(in_channels, channels, 1, activation=relu, **options)
-            self.conv2 = ConvNorm(channels, channels, 3, stride, activation=relu, **options)
-            self.conv3: ConvNorm | None = ConvNorm(channels, out_channels, 1, **options)
+            self.conv1 = conv(in_channels, channels, 1)
+            self.conv2 = conv(channels, channels, 3, stride)
+            self.conv3: ConvNorm | None = conv(channels, out_channels, 1, last=True)
         else:
-            self.conv1 = ConvNorm(in_channels, channels, 3, stride, activation=relu, **options)
-            self.conv2 = ConvNorm(channels, out_channels, 3, **options)
+            self.conv1 = conv(in_channels, channels, 3, stride)
+            self.conv2 = conv(channels, out_channels, 3, last=True)
             self.conv3 = None
-        self.shortcut = Shortcut(in_channels, out_channels, stride, **options) if project else None
+        self.shortcut: Shortcut | None = None
+        if project:
+            self.shortcut = Shortcut(in_channels, out_channels, stride, switchable=switchable, frozen=frozen)
 
     def forward(self, x: Tensor, path: str) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, ceil(H/stride), ceil(W/stride)]."""
@@ -119,34 +134,33 @@ class ResidualStage(nn.Module):
         *,
         stride: int,
         bottleneck: bool,
-        any_depth: bool,
+        any_depth: AnyDepthSettings,
         frozen: bool,
     ) -> None:
         super().__init__()
-        self.num_essential = num_essential_blocks(num_blocks)
-        self.skippable = self.num_essential < num_blocks
         out_channels = channels * (4 if bottleneck else 1)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(
-                in_channels if i == 0 else out_channels,
+
+        def block(index: int, switchable: bool) -> ResidualBlock:
+            return ResidualBlock(
+                in_channels if index == 0 else out_channels,
                 channels,
-                stride=stride if i == 0 else 1,
+                stride=stride if index == 0 else 1,
                 bottleneck=bottleneck,
-                project=i == 0,
-                switchable=any_depth and self.skippable and i < self.num_essential,
+                project=index == 0,
+                switchable=switchable,
                 frozen=frozen,
             )
-            for i in range(num_blocks)
-        )
+
+        self.blocks = SplitBlocks.build(num_blocks, block, any_depth)
 
     def forward(self, x: Tensor, path: str) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, ceil(H/stride), ceil(W/stride)] on either path."""
-        for block in self.blocks[: self.num_essential if path == ESSENTIAL else len(self.blocks)]:
+        for block in self.blocks.on(path):
             x = block(x, path)
         return x
 
 
-def residual_stages(size: ResNetSize, *, any_depth: bool) -> Sequence[ResidualStage]:
+def residual_stages(size: ResNetSize, *, any_depth: AnyDepthSettings) -> Sequence[ResidualStage]:
     """The stages P2 to P5; P2 keeps the stem's stride."""
     inputs = (STEM_CHANNELS, *size.channels[:-1])
     return [

@@ -44,8 +44,10 @@ class YoloHead(nn.Module):
         self.cls = nn.ModuleList()
         for channels, stride in zip(in_channels, STRIDES, strict=True):
             box_output = nn.Conv2d(box_channels, 4 * self.reg_max, 1)
+            assert box_output.bias is not None
             nn.init.ones_(box_output.bias)
             class_output = nn.Conv2d(class_channels, num_classes, 1)
+            assert class_output.bias is not None
             nn.init.constant_(class_output.bias, math.log(5 / num_classes / (640 / stride) ** 2))
             self.box.append(
                 nn.Sequential(conv(channels, box_channels, 3), conv(box_channels, box_channels, 3), box_output)

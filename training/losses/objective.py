@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from training.losses.assigner import TaskAlignedAssigner
 from training.losses.detr import DetrLoss
 from training.losses.distillation import DistillationSettings, detr_terms, feature_terms, yolo_terms
-from training.losses.targets import Targets
+from training.losses.settings import LossSettings
 from training.losses.yolo import YoloLoss
+from training.models.targets import Targets
 
 Terms = dict[str, Tensor]
 """Weighted scalars by name; their sum is the loss."""
@@ -90,3 +92,26 @@ class DetrObjective:
         if settings.predictions:
             terms |= detr_terms(settings, teacher.outputs, student.outputs, teacher.assignment, student.assignment)
         return terms
+
+
+def yolo_objective(settings: LossSettings) -> Objective:
+    """YOLO's losses, weighted by the settings."""
+    return YoloObjective(
+        YoloLoss(
+            box_weight=settings.box_weight,
+            class_weight=settings.class_weight,
+            dfl_weight=settings.dfl_weight,
+            assigner=TaskAlignedAssigner(topk=settings.topk, min_side=settings.min_side),
+        )
+    )
+
+
+def detr_objective(settings: LossSettings) -> Objective:
+    """DETR's losses, weighted by the settings."""
+    return DetrObjective(
+        DetrLoss(
+            class_weight=settings.varifocal_weight,
+            l1_weight=settings.l1_weight,
+            giou_weight=settings.giou_weight,
+        )
+    )

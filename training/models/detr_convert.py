@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.convert.detr_layouts import HUGGINGFACE, ORIGINAL, PACKED, Layout, huggingface_v5_key
-from training.convert.report import Conversion, fill
 from training.models.batchnorm import FrozenBatchNorm2d
+from training.models.conversion import Conversion, fill
 from training.models.detr import SIZES, AnyDepthDetr, DetrSize
+from training.models.detr_layouts import HUGGINGFACE, ORIGINAL, PACKED, Layout, huggingface_v5_key
 from training.models.fine import FINE
 from training.models.resnet import STEM_CHANNELS, ResNetSize
 
@@ -80,8 +80,9 @@ def _check(shapes: Mapping[str, torch.Size], layout: Layout, model: AnyDepthDetr
             f"no state dict of {layout.name}: it lacks a {layout.key('stem.conv3.conv.weight')} of {STEM_CHANNELS} "
             f"channels; its first of {len(shapes)} keys are {list(shapes)[:3]}"
         )
+    p2, p3, p4, p5 = (count(f"stages.p{level}.blocks", "conv1.conv.weight") for level in range(2, 6))
     backbone = ResNetSize(
-        tuple(count(f"stages.p{level}.blocks", "conv1.conv.weight") for level in range(2, 6)),
+        (p2, p3, p4, p5),
         bottleneck=width("stages.p2.blocks.0.conv3.conv.weight") > 0,
         frozen=False,
     )

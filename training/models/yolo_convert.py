@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from training.convert.report import Conversion, fill
+from training.models.conversion import Conversion, fill
 from training.models.yolo import AnyDepthYolo
 from training.models.yolo_blocks import SIZES
+
+NAME = "the original YOLOv12"
+MARKS = ("model.0.conv.", "model.model.0.conv.")
+"""Beginnings of keys that no other layout has."""
 
 _LAYERS = {
     "stem.conv1": "0",
