@@ -11,7 +11,7 @@ from anydepth_perception.bundle.bundle import MANIFEST_FILE
 from anydepth_perception.bundle.reference import REFERENCE_FILE
 from anydepth_perception.quantization import CalibrationError
 from anydepth_perception.tools.quantize import QuantizeOptions, add_options, describe, quantize
-from training.export import measure_accuracy
+from training.export.bundle import measure_accuracy
 
 
 def measured(bundle: Bundle, count: int) -> Bundle:

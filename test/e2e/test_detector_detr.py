@@ -13,9 +13,9 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.detection.images import decode
-from training.export import export_segments, manifest_of
+from training.export.bundle import export_segments, manifest_of
 from training.families import build_model
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 CLASS_NAMES = ["person", "pallet"]
 MAX_DETECTIONS = 50

@@ -162,10 +162,10 @@ def test_the_ap_of_float16_is_that_of_float32(shipped: Bundle, float16: TensorRt
     pytest.importorskip("torch", reason="training/ evaluates with torch, which is not installed")
     from anydepth_perception.detection.postprocess import Postprocessor
     from anydepth_perception.detection.preprocess import Preprocessor
-    from training.evaluate import detect_all
     from training.evaluation.coco import metrics_by_depth
     from training.evaluation.images import AisleImages
     from training.evaluation.network import BundleNetwork
+    from training.evaluation.results import detect_all
 
     manifest = shipped.manifest
     configs = [shipped.full, shipped.base]

@@ -12,7 +12,14 @@ from tiny_bundle import make_tiny_bundle
 
 from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.depth.config import STAGES, DepthConfig, all_configs
-from training.accuracy import configs_that_matter, fit_estimate, make_plan, measure_table, with_error, write_accuracy
+from training.export.accuracy import (
+    configs_that_matter,
+    fit_estimate,
+    make_plan,
+    measure_table,
+    with_error,
+    write_accuracy,
+)
 
 GAINS = dict(zip(STAGES, (0.004, 0.009, 0.006, 0.002, 0.007, 0.011, 0.003, 0.001), strict=True))
 

@@ -12,7 +12,7 @@ from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution import Execution
 from training.data.aisle import render_image
-from training.weights import load_weights
+from training.recipes.weights import load_weights
 
 NUM_MIXTURES = 10
 TOLERANCE = 1e-4

@@ -12,9 +12,9 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.execution import Execution
-from training.export import export_segments, manifest_of
+from training.export.bundle import export_segments, manifest_of
 from training.families import build_model
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 NUM_EXITS = 3
 

@@ -20,7 +20,7 @@ from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.execution import Execution, SelfCheckError
 from training.data.settings import CocoSettings
-from training.export import (
+from training.export.bundle import (
     export_segments,
     main,
     manifest_of,
@@ -28,12 +28,12 @@ from training.export import (
     reference_image,
     reference_in_torch,
 )
+from training.export.model_card import AISLE_DATASET, model_card
 from training.families import build_model
 from training.losses.distillation import DistillationSettings
-from training.model_card import AISLE_DATASET, model_card
 from training.models.yolo import AnyDepthYolo
-from training.recipe import Recipe, RecipeError
-from training.weights import Weights, load_weights, save_weights
+from training.recipes.recipe import Recipe, RecipeError
+from training.recipes.weights import Weights, load_weights, save_weights
 
 CLASS_NAMES = ["a", "b", "c"]
 RECIPE = Recipe(model="yolo-t", image_size=(96, 128))

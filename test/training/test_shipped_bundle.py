@@ -16,10 +16,10 @@ from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution.self_check import difference
 from training.data.aisle import render_image
-from training.evaluate import evaluate_bundle
-from training.export import single_stage_configs
+from training.evaluation.results import evaluate_bundle
+from training.export.bundle import single_stage_configs
 from training.models.yolo import AnyDepthYolo
-from training.weights import load_weights
+from training.recipes.weights import load_weights
 
 NAME = "aisle-yolo-t"
 

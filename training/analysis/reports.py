@@ -18,10 +18,10 @@ from training.analysis.cka import boundary_cka
 from training.analysis.errors import SCORE_THRESHOLD, count_detections, count_errors, suppressed
 from training.analysis.receptive_field import growth, receptive_fields, token_alignment
 from training.analysis.samples import draw
-from training.evaluate import model_results
 from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import EvaluationImages
-from training.weights import Weights
+from training.evaluation.results import model_results
+from training.recipes.weights import Weights
 
 TOKEN_RATIOS = (1, 2, 4)
 """r of FINE's token sampling, as in its ablation."""

@@ -20,7 +20,7 @@ INT8_BACKEND = "openvino"
 """The backend that the documentation recommends for INT8 on a CPU."""
 
 Part = Mapping[str, Any]
-"""The figures of one part of the benchmark, as `training.bench_parts` returns them."""
+"""The figures of one part of the benchmark, as `training.bench.parts` returns them."""
 
 Reader = Callable[[Part], "float | None"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from training.models.detector import AnyDepthDetector
-from training.recipe import OptimizerSettings
+from training.recipes.recipe import OptimizerSettings
 
 
 def parameter_groups(model: AnyDepthDetector, settings: OptimizerSettings) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from anydepth_perception.tools.bench.execution import draw_noise, ladder_memory,
 from anydepth_perception.tools.bench.frames import measure_frames
 from anydepth_perception.tools.bench.interleaved import Times, measure_in_turns, ratios
 from anydepth_perception.tools.environment import use_own_ros_domain
-from training.bench_networks import (
+from training.bench.networks import (
     LoneEngine,
     Monolithic,
     PlainSession,
@@ -33,8 +33,8 @@ from training.bench_networks import (
     largest_difference,
     random_network,
 )
-from training.bench_plan import NotMeasured
-from training.weights import load_weights
+from training.bench.plan import NotMeasured
+from training.recipes.weights import load_weights
 
 RUNGS = 8
 SWITCHES = 200

@@ -34,13 +34,13 @@ from anydepth_perception.depth.config import STAGES
 from anydepth_perception.depth.space import ESSENTIAL, EXITS, FULL, DepthConfig, Step
 from anydepth_perception.detection.preprocess import Preprocessor
 from training.data.aisle import render_image
-from training.evaluate import evaluate_bundle
+from training.evaluation.results import evaluate_bundle
+from training.export.model_card import AISLE_DATASET, model_card
 from training.families import family_of, segment_modules
-from training.model_card import AISLE_DATASET, model_card
 from training.models.detector import AnyDepthDetector
 from training.models.segments import segments_by_step
-from training.recipe import Recipe, RecipeError
-from training.weights import Weights, load_weights
+from training.recipes.recipe import Recipe, RecipeError
+from training.recipes.weights import Weights, load_weights
 
 PAD_VALUE = 114
 """Grey of the borders of a letterboxed image, as in training."""

@@ -19,9 +19,9 @@ from anydepth_perception.tools.arguments import whole_number
 from anydepth_perception.tools.bench.interleaved import measure_in_turns, median_ratio
 from training.data.batches import training_batches
 from training.families import family_of
+from training.loop.trainer import Trainer
 from training.models.targets import Targets
-from training.recipe import Recipe, RecipeError, load_recipe
-from training.train import Trainer
+from training.recipes.recipe import Recipe, RecipeError, load_recipe
 
 STATIC, JOINT, DISTILLED = "static", "joint", "distilled"
 
@@ -100,7 +100,7 @@ def measure(recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: prints a few lines, and JSON on the last."""
-    parser = argparse.ArgumentParser(prog="training.bench_training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="training.bench.training", description=__doc__)
     parser.add_argument("recipe", nargs="?", default="study-yolo-t", help="(default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a recipe's setting")
     parser.add_argument("--rounds", type=whole_number(3), default=12, help="steps of each kind (default: %(default)s)")

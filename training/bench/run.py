@@ -18,10 +18,10 @@ from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.tools.environment import bench_seconds
 from anydepth_perception.tools.interrupt import interruptible
 from anydepth_perception.tools.options import DEFAULT_MODEL
-from training import bench_parts
-from training.bench_plan import Part, run_parts
-from training.bench_report import REFERENCE, draw, headline, markdown
-from training.export import git_commit
+from training.bench import parts as bench_parts
+from training.bench.plan import Part, run_parts
+from training.bench.report import REFERENCE, draw, headline, markdown
+from training.export.bundle import git_commit
 
 DEFAULT_SECONDS = 450.0
 OUTPUT = Path("bench_output")

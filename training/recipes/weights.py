@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from training.models.detector import AnyDepthDetector
-from training.recipe import Recipe, RecipeError, from_dict
+from training.recipes.recipe import Recipe, RecipeError, from_dict
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from anydepth_perception.backends.tensorrt_builder import PRECISIONS, BuildOptio
 from anydepth_perception.backends.tensorrt_library import import_tensorrt
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.tools.arguments import whole_number
-from training.export import export_segments, manifest_of
+from training.export.bundle import export_segments, manifest_of
 from training.families import build_model, model_names
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 COMPUTE_CAPABILITY = "SM86"
 """Of the GPUs that TensorRT-RTX builds for, the one nearest to a Jetson Orin's SM87."""
@@ -32,7 +32,7 @@ COMPUTE_CAPABILITY = "SM86"
 NUM_RUNGS = 8
 """As many as the node compiles."""
 
-RECORD = Path(__file__).parents[1] / "docs" / "engine_sizes.json"
+RECORD = Path(__file__).parents[2] / "docs" / "engine_sizes.json"
 """Sizes of the shipped bundle's float16 engines, as last recorded."""
 
 NUM_CLASSES = 80
@@ -140,8 +140,8 @@ def _record(document: dict[str, Any], checks: Sequence[Check]) -> dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: `python -m training.check_tensorrt --model detr-r50 --model yolo-l`."""
-    parser = argparse.ArgumentParser(prog="training.check_tensorrt", description=__doc__)
+    """Command line: `python -m training.bench.check_tensorrt --model detr-r50 --model yolo-l`."""
+    parser = argparse.ArgumentParser(prog="training.bench.check_tensorrt", description=__doc__)
     parser.add_argument(
         "--model", action="append", default=[], choices=model_names(), metavar="NAME",
         help=f"check this model with random weights; may be given several times; one of {', '.join(model_names())}",

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from anydepth_perception.depth.config import FULL
+from training.bench.huggingface import random_rtdetr
 from training.data.coco_names import COCO_NAMES
-from training.huggingface import random_rtdetr
 from training.models.detr import AnyDepthDetr
 from training.models.detr_convert import from_huggingface
 from training.models.folding import fold
@@ -67,7 +67,7 @@ def _status_mib(key: str) -> float:
 
 def memory_in_new_process(size: str, name: str, threads: int) -> float:
     """`peak_growth_mib` of a network that has a process to itself, whose first forward it is."""
-    command = [sys.executable, "-m", "training.bench_models", "--threads", str(threads), "--memory", size, name]
+    command = [sys.executable, "-m", "training.bench.models", "--threads", str(threads), "--memory", size, name]
     # Freed tensors go back to the system at once: the peak is then what is live, not what the allocator keeps.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -88,8 +88,8 @@ def interleaved_seconds(forwards: dict[str, Forward], images: Tensor, rounds: in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: `python -m training.bench_models`; JSON on the last line."""
-    parser = argparse.ArgumentParser(prog="training.bench_models", description=__doc__)
+    """Command line: `python -m training.bench.models`; JSON on the last line."""
+    parser = argparse.ArgumentParser(prog="training.bench.models", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="forwards of each network (default: 9)")
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's threads (default: 2)")
     parser.add_argument("--memory", nargs=2, metavar=("SIZE", "NETWORK"), help=argparse.SUPPRESS)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from anydepth_perception.backends import Backend, Placement
 from anydepth_perception.bundle import Bundle, write_bundle
+from training.bench.huggingface import random_rtdetr
 from training.data.coco_names import COCO_NAMES
-from training.export import OPSET, export_segments, manifest_of
+from training.export.bundle import OPSET, export_segments, manifest_of
 from training.families import build_model, segment_modules
-from training.huggingface import random_rtdetr
 from training.models.detector import AnyDepthDetector
 from training.models.detr_convert import from_huggingface
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 IMAGE_SEED = 3
 """An image at which the peer's query selection is far from a tie, so that both select the same."""

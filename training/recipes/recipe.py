@@ -19,7 +19,7 @@ from training.models.detector import AnyDepthDetector
 from training.models.fine import FineSettings
 from training.models.stage import AnyDepthSettings
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent
 
 
 class RecipeError(ValueError):
