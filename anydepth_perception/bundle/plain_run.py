@@ -67,7 +67,7 @@ def reference_by_onnxruntime(bundle: Bundle, image: np.ndarray) -> Reference:
     """References for an image uint8 [1, H, W, 3] at network size, computed by ONNX Runtime without optimisation.
 
     For bundles that no torch network stands behind, as quantised ones, with `smooth_noise` or an image of their own;
-    `write_reference` stores it.
+    `rewrite_bundle` stores it.
 
     Raises:
         PlainRunError: see `run_plainly`.

@@ -15,7 +15,7 @@ import torch
 from random_weights import randomise
 
 from anydepth_perception.backends import create_backend, run_once
-from anydepth_perception.bundle import Bundle, write_bundle, write_reference
+from anydepth_perception.bundle import Bundle, rewrite_bundle, write_bundle
 from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.execution import Execution, SelfCheckError
@@ -184,6 +184,6 @@ def test_references_of_other_weights_are_noticed(bundle: Bundle, tmp_path: Path)
     other = build_model("yolo-t", len(CLASS_NAMES)).eval()
     randomise(other)
     path = Path(shutil.copytree(bundle.path, tmp_path / "random.anydepth"))
-    write_reference(Bundle.load(path), reference_in_torch(other, bundle, reference_image(bundle)))
+    rewrite_bundle(Bundle.load(path), reference=reference_in_torch(other, bundle, reference_image(bundle)))
     with pytest.raises(SelfCheckError):
         Execution(Bundle.load(path), create_backend("onnxruntime", threads=1)).ensure(bundle.full)

@@ -26,8 +26,8 @@ from anydepth_perception.bundle import (
     Reference,
     ReferenceRows,
     choose_rows,
+    rewrite_bundle,
     write_bundle,
-    write_reference,
 )
 from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES
@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
             manifest["accuracy"] = measure_accuracy(bundle, options.measure)
         bundle = write_bundle(options.bundle, manifest, models, {"MODEL_CARD.md": model_card(manifest).encode()})
         # Last: which configurations make up the default ladder depends on their accuracy.
-        bundle = write_reference(bundle, reference_in_torch(weights.model, bundle, reference_image(bundle)))
+        bundle = rewrite_bundle(bundle, reference=reference_in_torch(weights.model, bundle, reference_image(bundle)))
     except (RecipeError, BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
 def rewrite_references(path: Path, model: AnyDepthDetector) -> int:
     """Computes the references of the bundle at `path` with `model`, whose export it is, and stores them."""
     bundle = Bundle.load(path)
-    written = write_reference(bundle, reference_in_torch(model, bundle, reference_image(bundle)))
+    written = rewrite_bundle(bundle, reference=reference_in_torch(model, bundle, reference_image(bundle)))
     print(f"wrote references of {len(reference_configs(written))} configurations to {path}")
     return 0
 

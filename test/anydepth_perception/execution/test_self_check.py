@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
-from anydepth_perception.bundle import Bundle, ReferenceRows, find_bundle, write_reference
+from anydepth_perception.bundle import Bundle, ReferenceRows, find_bundle, rewrite_bundle
 from anydepth_perception.bundle.float16 import to_float16
 from anydepth_perception.bundle.plain_run import (
     PlainRunError,
@@ -91,7 +91,7 @@ def referenced(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory)
     path = shutil.copytree(tiny_bundle_path, tmp_path_factory.mktemp("referenced") / "tiny.anydepth")
     bundle = Bundle.load(path)
     image = np.random.default_rng(1).integers(0, 256, bundle.input_spec().shape, np.uint8)
-    return write_reference(bundle, reference_by_onnxruntime(bundle, image))
+    return rewrite_bundle(bundle, reference=reference_by_onnxruntime(bundle, image))
 
 
 @pytest.fixture(params=["with references", "without references"])
@@ -249,7 +249,7 @@ def test_the_coarsest_arithmetic_sets_the_tolerance(referenced: Bundle, tmp_path
     path = shutil.copytree(referenced.path, tmp_path / "half.anydepth")
     reference = referenced.read_reference()
     assert reference is not None
-    half = write_reference(Bundle.load(path), dataclasses.replace(reference, precision="float16"))
+    half = rewrite_bundle(Bundle.load(path), reference=dataclasses.replace(reference, precision="float16"))
     steps: list[EngineReady | Checked] = []
     Execution(half, create_backend("onnxruntime", threads=1), progress=steps.append).ensure(half.full)
     assert [step.tolerance for step in steps if isinstance(step, Checked)] == [TOLERANCES["float16"]]

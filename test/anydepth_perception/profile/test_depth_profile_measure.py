@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from anydepth_perception.backends import create_backend
-from anydepth_perception.bundle import Bundle, write_reference
+from anydepth_perception.bundle import Bundle, rewrite_bundle
 from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.profile import (
@@ -110,7 +110,7 @@ def test_preparing_steps_tells_how_many_are_done(detector: Detector) -> None:
 def test_the_picture_is_that_of_the_references(tiny_bundle_path: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(shutil.copytree(tiny_bundle_path, tmp_path / "tiny.anydepth"))
     image = np.random.default_rng(1).integers(0, 256, bundle.input_spec().shape, np.uint8)
-    bundle = write_reference(bundle, reference_by_onnxruntime(bundle, image))
+    bundle = rewrite_bundle(bundle, reference=reference_by_onnxruntime(bundle, image))
     detector = Detector(bundle, create_backend(threads=1), configs=[bundle.base, bundle.full])
     _, height, width, _ = image.shape
     measure_profile(detector, 3, image_width=width, image_height=height)
