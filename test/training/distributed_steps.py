@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from training.data.batches import training_batches
-from training.loop.distributed import ALONE, Processes, join_processes, leave_processes
+from training.data.processes import ALONE, Processes
+from training.data.settings import SceneSettings
+from training.loop.distributed import join_processes, leave_processes
 from training.loop.trainer import Trainer
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
 from training.models.targets import Targets
-from training.recipes.recipe import DataSettings, LossSettings, OptimizerSettings, Recipe
+from training.recipes.recipe import LossSettings, OptimizerSettings, Recipe
 
 STEPS = 5
 _COMMON = {
@@ -23,7 +25,7 @@ _COMMON = {
     "batch_size": 4,
     "workers": 0,
     "sync_norms": True,
-    "data": DataSettings(frame_sizes=((64, 64),)),
+    "data": SceneSettings(frame_sizes=((64, 64),)),
     "optimizer": OptimizerSettings(warmup_iterations=1, learning_rate=1e-3),
 }
 RECIPES = {
@@ -41,7 +43,7 @@ def steps(family: str, folder: Path, processes: Processes = ALONE) -> tuple[list
     try:
         trainer = Trainer(RECIPES[family], folder, processes)
         log = []
-        for images, targets in training_batches(RECIPES[family], 0, processes):
+        for images, targets in training_batches(RECIPES[family].samples, 0, processes):
             doubled = Targets(**{k: v.double() if v.is_floating_point() else v for k, v in _fields(targets).items()})
             log.append(trainer.step(images.double(), doubled))
         return log, trainer

@@ -15,7 +15,8 @@ import torch
 from distributed_steps import RECIPES, STEPS, steps
 
 from training.data.batches import training_batches
-from training.loop.distributed import Processes, SynchronizedBatchNorm2d, join_processes
+from training.data.processes import Processes
+from training.loop.distributed import SynchronizedBatchNorm2d, join_processes
 from training.loop.trainer import Trainer
 from training.models.targets import Targets
 from training.recipes.recipe import RecipeError
@@ -64,8 +65,8 @@ def test_without_processes_a_synchronized_norm_is_a_plain_one() -> None:
 
 def test_processes_share_a_batch_without_overlap() -> None:
     recipe = dataclasses.replace(RECIPES["yolo"], iterations=1)
-    (whole, _), = training_batches(recipe, 0)
-    shares = [next(training_batches(recipe, 0, Processes(rank, 2)))[0] for rank in range(2)]
+    (whole, _), = training_batches(recipe.samples, 0)
+    shares = [next(training_batches(recipe.samples, 0, Processes(rank, 2)))[0] for rank in range(2)]
     assert torch.equal(torch.cat(shares), whole)
 
 
@@ -93,7 +94,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tmp_path: Path) 
     recipe = dataclasses.replace(
         RECIPES["yolo"], any_depth=False, distillation=None, batch_size=16, sync_norms=False, iterations=1
     )
-    images, targets = next(training_batches(recipe, 0))
+    images, targets = next(training_batches(recipe.samples, 0))
 
     def repeated(x: torch.Tensor) -> torch.Tensor:
         return x[:1].repeat(16, *[1] * (x.ndim - 1)).to(torch.float64 if x.is_floating_point() else x.dtype)

@@ -18,6 +18,7 @@ from torch import multiprocessing
 
 from anydepth_perception.detection.detector import Detections
 from training.data.aisle import write_coco
+from training.data.processes import Processes
 from training.evaluation.coco import (
     METRICS,
     ImageResult,
@@ -31,7 +32,7 @@ from training.evaluation.coco import (
 from training.evaluation.images import AisleImages, CocoImages, EvaluationDataError, Truth
 from training.evaluation.results import main, model_results, parse_depths
 from training.families import build_model
-from training.loop.distributed import Processes, join_processes, leave_processes
+from training.loop.distributed import join_processes, leave_processes
 from training.models.stage import STATIC
 from training.recipes.recipe import Recipe
 

@@ -12,15 +12,16 @@ from random_weights import randomise
 
 from anydepth_perception.depth.config import STAGES
 from training.analysis.cka import essential_steps
-from training.data.annotated import SampleError, fit, mirror
+from training.data.annotated import Sample, SampleError, fit, mirror
 from training.data.batches import collate, training_batches
 from training.data.scenes import TrainingScenes, annotated
+from training.data.settings import SceneSettings
 from training.loop.checkpoint import load_checkpoint, save_checkpoint
 from training.loop.ema import ModelEma
 from training.loop.optimizer import learning_rate, make_optimizer
 from training.loop.run_log import append_row, drop_rows_after
 from training.loop.trainer import Trainer, main
-from training.recipes.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
+from training.recipes.recipe import OptimizerSettings, Recipe, RecipeError
 from training.recipes.weights import save_weights, start_from
 
 RECIPE = Recipe(
@@ -32,13 +33,13 @@ RECIPE = Recipe(
     validate_every=4,
     checkpoint_every=2,
     workers=0,
-    data=DataSettings(frame_sizes=((64, 64), (64, 48)), frame_weights=(0.5, 0.5)),
+    data=SceneSettings(frame_sizes=((64, 64), (64, 48)), frame_weights=(0.5, 0.5)),
 )
 
 
 def train(folder: Path, iterations: int, trainer: Trainer | None = None) -> Trainer:
     trainer = trainer or Trainer(RECIPE, folder)
-    for images, targets in training_batches(RECIPE, trainer.iteration):
+    for images, targets in training_batches(RECIPE.samples, trainer.iteration):
         trainer.step(images, targets)
         if trainer.iteration == iterations:
             break
@@ -123,7 +124,7 @@ def test_a_step_trains_both_paths(tmp_path: Path) -> None:
 def test_the_base_pass_joins_at_its_iteration(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, base_from=2)
     trainer = Trainer(recipe, tmp_path)
-    batch = next(training_batches(recipe, 0))
+    batch = next(training_batches(recipe.samples, 0))
     passes = [{key.partition("_")[0] for key in trainer.step(*batch)} & {"super", "base"} for _ in range(4)]
     assert passes == [{"super"}, {"super"}, {"super", "base"}, {"super", "base"}]
 
@@ -139,7 +140,7 @@ def test_a_column_that_joins_later_is_empty_before(tmp_path: Path) -> None:
 def test_a_static_run_has_no_base_pass(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, any_depth=False)
     trainer = Trainer(recipe, tmp_path)
-    log = trainer.step(*next(training_batches(recipe, 0)))
+    log = trainer.step(*next(training_batches(recipe.samples, 0)))
     assert "super_box" in log
     assert not any(key.startswith("base") for key in log)
 
@@ -150,7 +151,7 @@ def test_a_scene_that_cannot_be_rendered_is_named(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("training.data.scenes.render_image", fails)
     with pytest.raises(SampleError, match="training scene 5: ZeroDivisionError: somewhere"):
-        TrainingScenes(RECIPE)[5]
+        TrainingScenes(RECIPE.samples)[5]
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_the_command_trains_logs_and_writes_weights(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     trainer = Trainer(RECIPE, tmp_path)
-    images, targets = next(training_batches(RECIPE, 0))
+    images, targets = next(training_batches(RECIPE.samples, 0))
     with pytest.raises(FloatingPointError, match="super-net's loss is nan at iteration 0"):
         trainer.step(images * float("nan"), targets)
 
@@ -219,7 +220,7 @@ def test_an_unknown_optimizer_is_refused() -> None:
 def test_the_backbone_learns_at_its_share_of_the_rate_and_no_vector_decays(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, optimizer=OptimizerSettings(backbone_rate=0.1, weight_decay=0.5))
     trainer = Trainer(recipe, tmp_path)
-    trainer.step(*next(training_batches(recipe, 0)))
+    trainer.step(*next(training_batches(recipe.samples, 0)))
     groups = {id(p): group for group in trainer.optimizer.param_groups for p in group["params"]}
     parameters = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert len(groups) == len(parameters)
@@ -267,8 +268,8 @@ def test_a_log_with_no_row_to_keep_starts_anew(content: str, tmp_path: Path) -> 
 
 
 def test_a_batch_is_the_same_every_time_and_another_for_another_seed() -> None:
-    first, again = (next(training_batches(RECIPE, 1)) for _ in range(2))
-    other = next(training_batches(dataclasses.replace(RECIPE, seed=1), 1))
+    first, again = (next(training_batches(RECIPE.samples, 1)) for _ in range(2))
+    other = next(training_batches(dataclasses.replace(RECIPE.samples, seed=1), 1))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1].boxes, again[1].boxes)
     assert not torch.equal(first[0], other[0])
@@ -287,9 +288,22 @@ def test_a_mirrored_image_is_its_own_mirror_image_twice() -> None:
 
 
 def test_collate_pads_to_the_most_objects() -> None:
-    def sample(count: int) -> tuple[torch.Tensor, ...]:
-        return torch.zeros(3, 4, 4, dtype=torch.uint8), torch.ones(count, 4), torch.ones(count).long(), torch.ones(1, 4)
+    def sample(count: int) -> Sample:
+        image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+        return Sample(image, torch.ones(count, 4), torch.ones(count).long(), torch.ones(1, 4))
 
     images, targets = collate([sample(0), sample(2)])
     assert images.shape == (2, 3, 4, 4)
     assert targets.valid.tolist() == [[False, False], [True, True]]
+    assert targets.masks is None
+
+
+def test_masks_are_padded_where_every_sample_has_them() -> None:
+    def sample(count: int) -> Sample:
+        image, masks = torch.zeros(3, 4, 4, dtype=torch.uint8), torch.ones(count, 4, 4, dtype=torch.bool)
+        return Sample(image, torch.ones(count, 4), torch.ones(count).long(), torch.ones(1, 4), masks)
+
+    _, targets = collate([sample(1), sample(2)])
+    assert targets.masks is not None
+    assert targets.masks.flatten(2).all(dim=2).tolist() == [[True, False], [True, True]]
+    assert [part.masks.shape for part in targets.chunk(2) if part.masks is not None] == [(1, 2, 4, 4)] * 2

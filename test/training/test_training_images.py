@@ -11,12 +11,12 @@ import pytest
 import torch
 from coco_folder import box, write_folder
 
-from training.data.annotated import SampleError
+from training.data.annotated import Sample, SampleError
 from training.data.batches import training_batches, training_data
 from training.data.coco import ImageReadError
 from training.data.images import TrainingImages
+from training.data.processes import Processes
 from training.data.settings import CocoSettings, DetrAugmentation, YoloAugmentation
-from training.loop.distributed import Processes
 from training.loop.trainer import main
 from training.recipes.recipe import Recipe, RecipeError, load_recipe
 from training.recipes.weights import load_weights
@@ -35,9 +35,13 @@ def recipe_of(folder: Path, **coco: Any) -> Recipe:
 
 
 def images_of(recipe: Recipe) -> TrainingImages:
-    data = training_data(recipe)
+    data = training_data(recipe.samples)
     assert isinstance(data, TrainingImages)
     return data
+
+
+def tensors_of(sample: Sample) -> list[torch.Tensor]:
+    return [sample.image, sample.boxes, sample.labels, sample.ignored]
 
 
 def test_every_epoch_has_each_image_once_in_an_order_of_its_own(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_another_seed_gives_another_order_and_other_samples(tmp_path: Path) -> N
     recipe = recipe_of(tmp_path, yolo=YOLO)
     ours, theirs = images_of(recipe), images_of(dataclasses.replace(recipe, seed=1))
     assert [ours.image_at(i) for i in range(25)] != [theirs.image_at(i) for i in range(25)]
-    assert not torch.equal(ours[0][0], theirs[0][0])
+    assert not torch.equal(ours[0].image, theirs[0].image)
 
 
 @pytest.mark.parametrize("augmentation", [{"yolo": YOLO}, {"detr": DETR}, {}])
@@ -60,37 +64,37 @@ def test_a_sample_follows_from_its_position_alone(tmp_path: Path, augmentation: 
     straight, backwards = images_of(recipe), images_of(recipe)
     expected = [straight[i] for i in range(12)]
     for position in reversed(range(12)):
-        for a, b in zip(expected[position], backwards[position], strict=True):
+        for a, b in zip(tensors_of(expected[position]), tensors_of(backwards[position]), strict=True):
             assert torch.equal(a, b)
 
 
 def test_an_image_looks_different_in_every_epoch(tmp_path: Path) -> None:
     data = images_of(recipe_of(tmp_path, yolo=YoloAugmentation(mosaic=0, mixup=0, plain_epochs=0)))
     first, second = (next(i for i in range(epoch * COUNT, 25) if data.image_at(i) == 0) for epoch in range(2))
-    assert not torch.equal(data[first][0], data[second][0])
+    assert not torch.equal(data[first].image, data[second].image)
 
 
 def test_a_resumed_run_gets_the_batches_that_an_uninterrupted_one_does(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, detr=DETR)
-    straight = [*training_batches(recipe, 0)]
+    straight = [*training_batches(recipe.samples, 0)]
     assert len(straight) == 8
-    for (images, targets), (again, same) in zip(straight[5:], training_batches(recipe, 5), strict=True):
+    for (images, targets), (again, same) in zip(straight[5:], training_batches(recipe.samples, 5), strict=True):
         assert torch.equal(images, again)
         assert torch.equal(targets.boxes, same.boxes)
 
 
 def test_processes_share_a_batch_without_overlap(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, yolo=YOLO)
-    whole = [images for images, _ in training_batches(recipe, 0)]
-    shares = [[images for images, _ in training_batches(recipe, 0, Processes(rank, 2))] for rank in range(2)]
+    whole = [images for images, _ in training_batches(recipe.samples, 0)]
+    shares = [[images for images, _ in training_batches(recipe.samples, 0, Processes(rank, 2))] for rank in range(2)]
     for batch, first, second in zip(whole, *shares, strict=True):
         assert torch.equal(batch, torch.cat([first, second]))
 
 
 def test_workers_give_the_batches_that_no_worker_gives(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, yolo=YOLO)
-    alone = [*training_batches(recipe, 6)]
-    with_workers = [*training_batches(dataclasses.replace(recipe, workers=2), 6)]
+    alone = [*training_batches(recipe.samples, 6)]
+    with_workers = [*training_batches(dataclasses.replace(recipe.samples, workers=2), 6)]
     for (images, targets), (theirs, same) in zip(alone, with_workers, strict=True):
         assert torch.equal(images, theirs)
         assert torch.equal(targets.boxes, same.boxes) and torch.equal(targets.labels, same.labels)
@@ -100,7 +104,7 @@ def test_a_worker_names_the_image_that_it_could_not_read(tmp_path: Path) -> None
     recipe = dataclasses.replace(recipe_of(tmp_path), workers=1)
     (tmp_path / "2.jpg").write_bytes(b"broken")
     with pytest.raises(ImageReadError, match=r"2\.jpg: no image, or a damaged one .*skip_broken=true"):
-        list(training_batches(recipe, 0))
+        list(training_batches(recipe.samples, 0))
 
 
 def test_any_other_failure_is_named_with_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +128,7 @@ def test_a_broken_image_is_replaced_by_the_next_and_told_once_where_the_recipe_s
     data = images_of(recipe)
     for position in range(2 * COUNT):
         index = data.image_at(position)
-        assert torch.equal(data[position][0], expected[0 if index == 4 else index][0])
+        assert torch.equal(data[position].image, expected[0 if index == 4 else index].image)
     assert capsys.readouterr().err.count("4.jpg: no image") == 1
 
 
@@ -139,7 +143,7 @@ def test_a_folder_of_broken_images_is_an_error_even_where_they_are_skipped(tmp_p
 def test_labels_are_class_indices_and_images_without_objects_take_part(tmp_path: Path) -> None:
     data = images_of(recipe_of(tmp_path))
     assert data.class_names == ("box", "ball")
-    labels = {data.image_at(i): data[i][2].tolist() for i in range(COUNT)}
+    labels = {data.image_at(i): data[i].labels.tolist() for i in range(COUNT)}
     assert labels == {0: [0], 1: [1], 2: [0], 3: [1], 4: []}
 
 
@@ -151,7 +155,7 @@ def test_the_last_epochs_are_plain(tmp_path: Path) -> None:
 
 
 def test_the_images_of_a_batch_have_one_size_also_where_plain_epochs_begin(tmp_path: Path) -> None:
-    batches = [images.shape[2:] for images, _ in training_batches(recipe_of(tmp_path, detr=DETR), 0)]
+    batches = [images.shape[2:] for images, _ in training_batches(recipe_of(tmp_path, detr=DETR).samples, 0)]
     assert all(height == width for height, width in batches)
     assert len({*batches}) > 1
     assert batches[7] == (64, 64)
@@ -161,7 +165,7 @@ def test_targets_lie_in_the_drawn_size(tmp_path: Path) -> None:
     settings = DetrAugmentation(photometric=0, zoom_out=0, crop=0, flip=0, sides=(128,))
     data = images_of(dataclasses.replace(recipe_of(tmp_path, detr=settings), resize="stretch"))
     position = next(i for i in range(COUNT) if data.image_at(i) == 0)
-    image, boxes, *_ = data[position]
+    image, boxes = data[position].image, data[position].boxes
     assert image.shape == (3, 128, 128)
     assert boxes.numpy() == pytest.approx(np.array([[2, 3, 22, 18]]) * np.tile([128 / 40, 128 / 30], 2), abs=1e-3)
 

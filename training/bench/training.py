@@ -59,7 +59,7 @@ def loading(recipe: Recipe, steps: int) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(variants(recipe)[DISTILLED], Path(folder))
-        batches = training_batches(recipe, 0)
+        batches = training_batches(recipe.samples, 0)
         trainer.step(*next(batches))
         times = [_waiting_and_step(batches, trainer) for _ in range(steps)]
     waiting, stepping = zip(*times, strict=True)
@@ -84,11 +84,11 @@ def _waiting_and_step(batches: Iterator[Batch], trainer: Trainer) -> tuple[float
 
 def measure(recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
     """All figures."""
-    batch = next(training_batches(dataclasses.replace(recipe, workers=0), 0))
+    batch = next(training_batches(dataclasses.replace(recipe.samples, workers=0), 0))
     times = step_times(recipe, batch, rounds)
     return {
         "recipe": recipe.model,
-        "image_size": list(recipe.image_size_at(0)),
+        "image_size": list(recipe.samples.image_size_at(0)),
         "batch_size": recipe.batch_size,
         "workers": recipe.workers,
         "step_ms": {name: round(statistics.median(values), 1) for name, values in times.items()},

@@ -11,8 +11,24 @@ from torch import Tensor
 
 from anydepth_perception.detection.preprocess import Preprocessor
 
-Sample = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Image [3, H, W] uint8, boxes [n, 4] xyxy network pixels, labels [n], ignored boxes [k, 4]."""
+
+@dataclass(frozen=True)
+class Sample:
+    """One image for training, at network size, with its objects.
+
+    Attributes:
+        image: uint8 [3, H, W], RGB.
+        boxes: float32 [n, 4], xyxy in network pixels.
+        labels: int64 [n], class indices.
+        ignored: float32 [k, 4], regions that are neither object nor background.
+        masks: bool [n, H, W], the pixels of each object; None where they are not known, as in all data sets today.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+    masks: Tensor | None = None
 
 
 class SampleError(RuntimeError):
@@ -37,7 +53,7 @@ class Annotated:
 
     def to_sample(self) -> Sample:
         """The same as tensors, with the channels first."""
-        return (
+        return Sample(
             torch.from_numpy(np.ascontiguousarray(self.image.transpose(2, 0, 1))),
             torch.from_numpy(self.boxes.astype(np.float32)),
             torch.from_numpy(self.labels.astype(np.int64)),

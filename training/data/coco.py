@@ -273,10 +273,10 @@ def _field(entry: Any, key: str, kind: type, where: str) -> Any:
 
 def _box(entry: dict[str, Any], where: str) -> list[float]:
     box = entry.get("bbox")
-    numbers = isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
-    if not numbers or not all(map(math.isfinite, box)):
-        raise CocoError(f"{where}: bbox is {box!r}; it must be x, y, width, height in pixels")
-    return box
+    if isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box):
+        if all(map(math.isfinite, box)):
+            return box
+    raise CocoError(f"{where}: bbox is {box!r}; it must be x, y, width, height in pixels")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,8 +11,7 @@ from training.data.annotated import Annotated, Sample, SampleError, fit
 from training.data.augment_detr import augment_detr, side_of_batch, to_side
 from training.data.augment_yolo import augment_yolo
 from training.data.coco import CocoData, ImageReadError
-from training.data.settings import CocoSettings
-from training.recipes.recipe import Recipe
+from training.data.settings import CocoSettings, SampleSettings
 
 
 class TrainingImages(Dataset[Sample]):
@@ -28,22 +27,22 @@ class TrainingImages(Dataset[Sample]):
         description: what there is to train on, in words.
     """
 
-    def __init__(self, recipe: Recipe, settings: CocoSettings) -> None:
+    def __init__(self, settings: SampleSettings, coco: CocoSettings) -> None:
         """Reads the annotation file.
 
         Raises:
             CocoError: it cannot be used.
         """
-        self.recipe = recipe
         self.settings = settings
-        self.data = CocoData(settings.annotations, settings.folder)
+        self.coco = coco
+        self.data = CocoData(coco.annotations, coco.folder)
         self.class_names = self.data.class_names
-        self.description = f"{settings.annotations}: {self.data.summary}"
+        self.description = f"{coco.annotations}: {self.data.summary}"
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._skipped: set[int] = set()
 
     def __len__(self) -> int:
-        return self.recipe.iterations * self.recipe.batch_size
+        return self.settings.count
 
     def __getitem__(self, position: int) -> Sample:
         index = self.image_at(position)
@@ -58,7 +57,7 @@ class TrainingImages(Dataset[Sample]):
         """The image that sample `position` of the run is made from."""
         epoch, place = divmod(position, len(self.data))
         if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.data))
+            self._order = epoch, np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.data))
         return int(self._order[1][place])
 
     def is_plain(self, position: int, plain_epochs: int) -> bool:
@@ -66,35 +65,35 @@ class TrainingImages(Dataset[Sample]):
         return position >= len(self) - plain_epochs * len(self.data)
 
     def _augmented(self, index: int, position: int) -> Annotated:
-        recipe, detr, yolo = self.recipe, self.settings.detr, self.settings.yolo
-        iteration = position // recipe.batch_size
-        image_size = recipe.image_size_at(iteration)
+        settings, detr, yolo = self.settings, self.coco.detr, self.coco.yolo
+        iteration = settings.iteration_of(position)
+        image_size = settings.image_size_at(iteration)
         # Another stream than the epochs' orders.
-        random = np.random.default_rng((recipe.seed, position, 1))
+        random = np.random.default_rng((settings.seed, position, 1))
         source = self._read(index)
         if yolo is not None:
             plain = self.is_plain(position, yolo.plain_epochs)
             return augment_yolo(source, self._draw, image_size, yolo, random, plain=plain)
         if detr is not None:
             plain = self.is_plain(position, detr.plain_epochs)
-            result = augment_detr(source, image_size, recipe.resize, detr, random, plain=plain)
+            result = augment_detr(source, image_size, settings.resize, detr, random, plain=plain)
             # All samples of a batch have to agree, so its first one decides.
-            first = iteration * recipe.batch_size
-            side = None if self.is_plain(first, detr.plain_epochs) else side_of_batch(detr, recipe.seed, iteration)
+            first = iteration * settings.batch_size
+            side = None if self.is_plain(first, detr.plain_epochs) else side_of_batch(detr, settings.seed, iteration)
             return result if side is None else to_side(result, side)
-        return fit(source, image_size, recipe.resize)
+        return fit(source, image_size, settings.resize)
 
     def _draw(self, random: np.random.Generator) -> Annotated:
         return self._read(int(random.integers(len(self.data))))
 
     def _read(self, index: int) -> Annotated:
-        """Image `index`, or the next one that can be read where the recipe allows it."""
+        """Image `index`, or the next one that can be read where the settings allow it."""
         for step in range(len(self.data)):
             candidate = (index + step) % len(self.data)
             try:
                 return self.data.read(candidate)
             except ImageReadError as error:
-                if not self.settings.skip_broken:
+                if not self.coco.skip_broken:
                     raise ImageReadError(f"{error}; coco.skip_broken=true goes on without it") from error
                 self._report(candidate, error)
         raise ImageReadError(f"{self.data.path(index)}: nor can any other image be read")

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
 from training.data.aisle import SPLITS, render_image
 from training.data.annotated import Annotated, Sample, SampleError, fit, mirror
-from training.recipes.recipe import Recipe
+from training.data.settings import SampleSettings
 
 SCENES_PER_SEED = 100_000
 """Runs of different seeds start this many scenes apart."""
@@ -33,24 +33,24 @@ class TrainingScenes(Dataset[Sample]):
     class_names: tuple[str, ...] = tuple(CLASS_NAMES)
     description = "aisle scenes"
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, settings: SampleSettings) -> None:
+        self.settings = settings
 
     def __len__(self) -> int:
-        return self.recipe.iterations * self.recipe.batch_size
+        return self.settings.count
 
     def __getitem__(self, index: int) -> Sample:
-        scene = (self.recipe.seed * SCENES_PER_SEED + index) % len(SPLITS["train"])
+        scene = (self.settings.seed * SCENES_PER_SEED + index) % len(SPLITS["train"])
         try:
             return self._sample(index, scene)
         except Exception as error:
             raise SampleError(f"training scene {scene}: {type(error).__name__}: {error}") from error
 
     def _sample(self, index: int, scene: int) -> Sample:
-        data = self.recipe.data
-        random = np.random.default_rng((self.recipe.seed, index))
-        weights = np.array(data.frame_weights) / sum(data.frame_weights)
-        size = data.frame_sizes[int(random.choice(len(weights), p=weights))]
-        image_size = self.recipe.image_size_at(index // self.recipe.batch_size)
-        fitted = fit(annotated(render_image("train", scene, size)), image_size, self.recipe.resize)
-        return (mirror(fitted) if random.random() < data.flip else fitted).to_sample()
+        settings, scenes = self.settings, self.settings.scenes
+        random = np.random.default_rng((settings.seed, index))
+        weights = np.array(scenes.frame_weights) / sum(scenes.frame_weights)
+        size = scenes.frame_sizes[int(random.choice(len(weights), p=weights))]
+        image_size = settings.image_size_at(settings.iteration_of(index))
+        fitted = fit(annotated(render_image("train", scene, size)), image_size, settings.resize)
+        return (mirror(fitted) if random.random() < scenes.flip else fitted).to_sample()

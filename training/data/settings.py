@@ -1,8 +1,8 @@
-"""Settings of training on images of one's own: where they lie, and how each family augments them."""
+"""What decides the samples of a run: where images come from, how they are augmented, which sizes they get."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 def _check_probabilities(settings: object, *names: str) -> None:
@@ -106,3 +106,61 @@ class CocoSettings:
             raise ValueError("detr and yolo are both given; choose one augmentation")
         if bool(self.validation_annotations) != bool(self.validation_folder):
             raise ValueError("validation_annotations and validation_folder belong together")
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Training on aisle scenes: scenes of the training split, drawn as the iterations go, never twice.
+
+    Attributes:
+        frame_sizes: (width, height) of the rendered frames; each image draws one. A frame that is not of the
+            network's size is letterboxed as at run time.
+        frame_weights: relative frequency of each frame size.
+        flip: probability of a horizontal mirror.
+    """
+
+    frame_sizes: tuple[tuple[int, int], ...] = ((320, 320),)
+    frame_weights: tuple[float, ...] = (1.0,)
+    flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Everything that decides the samples of a run and the batches that they make up.
+
+    Attributes:
+        iterations: batches of the run.
+        batch_size: images of a batch, over all processes.
+        seed: of whatever is drawn.
+        image_size: (height, width) in pixels of the network's input.
+        small_image_size: that of the first `small_iterations`.
+        small_iterations: 0 for `image_size` throughout.
+        resize: how an image is fitted to it: `letterbox` or `stretch`.
+        workers: processes that make the images; 0 = the one that asks for them.
+        scenes: the aisle scenes to train on.
+        coco: images with boxes to train on instead.
+    """
+
+    iterations: int
+    batch_size: int
+    seed: int = 0
+    image_size: tuple[int, int] = (320, 320)
+    small_image_size: tuple[int, int] = (320, 320)
+    small_iterations: int = 0
+    resize: str = "letterbox"
+    workers: int = 0
+    scenes: SceneSettings = field(default_factory=SceneSettings)
+    coco: CocoSettings | None = None
+
+    @property
+    def count(self) -> int:
+        """Samples of the whole run."""
+        return self.iterations * self.batch_size
+
+    def iteration_of(self, position: int) -> int:
+        """The iteration whose batch sample `position` of the run belongs to."""
+        return position // self.batch_size
+
+    def image_size_at(self, iteration: int) -> tuple[int, int]:
+        """(height, width) of the images of one iteration."""
+        return self.small_image_size if iteration < self.small_iterations else self.image_size

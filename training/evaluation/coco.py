@@ -12,8 +12,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from torch import distributed
 
 from anydepth_perception.detection.detector import Detections
+from training.data.processes import Processes
 from training.evaluation.images import Truth
-from training.loop.distributed import Processes
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve figures, in [0, 1]; small, medium and large go by area in source pixels (32^2 and 96^2).
@@ -81,7 +81,8 @@ def coco_results(detections: Detections, image_id: int) -> list[dict[str, Any]]:
 
 def coco_truth(truths: Iterable[Truth], class_names: Sequence[str]) -> dict[str, Any]:
     """COCO instances (a dict as in its JSON); category ids are class ids + 1."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for truth in truths:
         images.append({"id": truth.image_id, "width": truth.width, "height": truth.height})
         for box, class_id, area, crowd in zip(

@@ -19,13 +19,14 @@ from anydepth_perception.depth.config import DepthConfig, DepthConfigError
 from anydepth_perception.detection.detector import Detections
 from anydepth_perception.detection.postprocess import Postprocessor
 from anydepth_perception.detection.preprocess import Geometry, Preprocessor
+from training.data.processes import ALONE, Processes
 from training.evaluation.coco import METRICS, ImageResult, Results, gather_results, metrics_by_depth
 from training.evaluation.float16_emulation import emulate_float16
 from training.evaluation.flops import count_parts, flops_at, meta_model
 from training.evaluation.images import AisleImages, EvaluationImages, Truth, add_image_options, chosen_images
 from training.evaluation.network import BundleNetwork, Network, TorchNetwork, walk
 from training.families import family_of
-from training.loop.distributed import ALONE, Processes, join_processes, leave_processes
+from training.loop.distributed import join_processes, leave_processes
 from training.models.detector import AnyDepthDetector
 from training.recipes.recipe import Recipe, RecipeError
 from training.recipes.weights import Weights, load_weights

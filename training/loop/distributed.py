@@ -1,37 +1,14 @@
-"""Training on several processes: who we are among them, and batch norms over the whole batch."""
+"""Training on several processes: joining and leaving them, means over all, batch norms over the whole batch."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
-
-@dataclass(frozen=True)
-class Processes:
-    """The place of this process among those of a run.
-
-    Attributes:
-        rank: from 0 to `count` - 1, over all machines.
-        count: processes in all.
-        device: where this process computes.
-    """
-
-    rank: int = 0
-    count: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def first(self) -> bool:
-        """Whether this process logs, validates and writes."""
-        return self.rank == 0
-
-
-ALONE = Processes()
-"""One process, on the CPU."""
+from training.data.processes import Processes
 
 
 def join_processes(device: str = "auto") -> Processes:

@@ -17,19 +17,13 @@ from tqdm import tqdm
 
 from anydepth_perception.depth.config import DepthConfig
 from training.data.batches import training_batches, training_data
+from training.data.processes import ALONE, Processes
 from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import AisleImages, CocoImages, EvaluationImages
 from training.evaluation.results import model_results
 from training.families import family_of
 from training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from training.loop.distributed import (
-    ALONE,
-    Processes,
-    join_processes,
-    leave_processes,
-    mean_over_processes,
-    synchronize_batch_norms,
-)
+from training.loop.distributed import join_processes, leave_processes, mean_over_processes, synchronize_batch_norms
 from training.loop.ema import ModelEma
 from training.loop.optimizer import learning_rate, make_optimizer
 from training.loop.run_log import append_row, drop_rows_after
@@ -85,7 +79,7 @@ class Trainer:
         self.folder = folder
         self.processes = processes
         self.iteration = 0
-        self.data = training_data(recipe)
+        self.data = training_data(recipe.samples)
         self.validation = validation_images(recipe, self.data.class_names)
         self.model = recipe.build_model(len(self.data.class_names))
         self.random_tensors: list[str] = []
@@ -249,7 +243,7 @@ class Trainer:
         with tqdm(
             total=recipe.iterations, initial=self.iteration, unit="step", dynamic_ncols=True, disable=not first
         ) as progress:
-            for images, targets in training_batches(recipe, self.iteration, self.processes, self.data):
+            for images, targets in training_batches(recipe.samples, self.iteration, self.processes, self.data):
                 device = self.processes.device
                 log = self.step(images.to(device, non_blocking=True), targets.to(device))
                 progress.update()

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from training.data.settings import CocoSettings
+from training.data.settings import CocoSettings, SampleSettings, SceneSettings
 from training.families import build_model
 from training.losses.distillation import DistillationSettings
 from training.losses.settings import LossSettings
@@ -24,22 +24,6 @@ RECIPES = Path(__file__).parent
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the key and what is accepted."""
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Where images come from: scenes of the training split, drawn as the iterations go, never twice.
-
-    Attributes:
-        frame_sizes: (width, height) of the rendered frames; each image draws one. A frame that is not of the
-            network's size is letterboxed as at run time.
-        frame_weights: relative frequency of each frame size.
-        flip: probability of a horizontal mirror.
-    """
-
-    frame_sizes: tuple[tuple[int, int], ...] = ((320, 320),)
-    frame_weights: tuple[float, ...] = (1.0,)
-    flip: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -136,7 +120,7 @@ class Recipe:
     checkpoint_every: int = 250
     workers: int = 1
     seed: int = 0
-    data: DataSettings = field(default_factory=DataSettings)
+    data: SceneSettings = field(default_factory=SceneSettings)
     coco: CocoSettings | None = None
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -189,9 +173,21 @@ class Recipe:
         fine = self.fine_settings if self.fine else None
         return build_model(self.model, num_classes, fine=fine, any_depth=self.any_depth_settings)
 
-    def image_size_at(self, iteration: int) -> tuple[int, int]:
-        """(height, width) of the images of one iteration."""
-        return self.small_image_size if iteration < self.small_iterations else self.image_size
+    @property
+    def samples(self) -> SampleSettings:
+        """What decides the samples that this recipe trains on."""
+        return SampleSettings(
+            iterations=self.iterations,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            image_size=self.image_size,
+            small_image_size=self.small_image_size,
+            small_iterations=self.small_iterations,
+            resize=self.resize,
+            workers=self.workers,
+            scenes=self.data,
+            coco=self.coco,
+        )
 
 
 def find_yaml(kind: str, name_or_path: str, folder: Path) -> Path:
