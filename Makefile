@@ -36,7 +36,7 @@ bench-node: setup-runtime ## Measure host time, inference per rung and transport
 	@$(RUNTIME) -m anydepth_perception.tools.bench
 
 bench-models: setup-dev ## Time and memory of one forward of AnyDepth-DETR against Hugging Face's RTDetr
-	$(DEVELOPMENT) -m training.bench_models
+	$(DEVELOPMENT) -m training.bench.models
 
 test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS are passed on)
 	$(DEVELOPMENT) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGUMENTS)
@@ -47,17 +47,18 @@ test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the test
 fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries; make test tries a quarter of them
 	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/bundle/test_fuzz_bundle.py $(PYTEST_ARGUMENTS)
 
-lint: setup-dev ## Run ruff on everything and mypy on the robot half
+lint: setup-dev ## Run ruff, mypy and the layers' contracts
 	$(DEVELOPMENT) -m ruff check .
 	$(DEVELOPMENT) -m mypy
+	$(dir $(DEVELOPMENT))lint-imports
 
 bench-training: setup-dev ## Measure what distillation adds to a training step, and the wait for images
-	$(DEVELOPMENT) -m training.bench_training
+	$(DEVELOPMENT) -m training.bench.training
 
 check-tensorrt: setup-dev ## Build with TensorRT-RTX what the tests leave out, and record engine sizes; no GPU is needed
-	$(DEVELOPMENT) -m training.check_tensorrt --bundle models/aisle-yolo-t.anydepth --precision float16 \
+	$(DEVELOPMENT) -m training.bench.check_tensorrt --bundle models/aisle-yolo-t.anydepth --precision float16 \
 		--record docs/engine_sizes.json
-	$(DEVELOPMENT) -m training.check_tensorrt $(CHECKED_MODELS:%=--model %)
+	$(DEVELOPMENT) -m training.bench.check_tensorrt $(CHECKED_MODELS:%=--model %)
 
 lock: check-python ## Resolve requirements/*.in again into the pinned requirements/*.txt
 	@$(PYTHON) scripts/lock_requirements.py

@@ -22,7 +22,7 @@ with contextlib.suppress(ImportError):  # the run-time environment goes without
     settings.load_profile("project")
 
 
-ON_DDS = ("e2e", "ros", "test_tools_bench.py", "test_bench.py")
+ON_DDS = ("e2e", "ros", "test_bench_frames.py", "test_bench_transport.py", "test_bench.py")
 """Folders and files whose tests start ROS nodes."""
 
 

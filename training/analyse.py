@@ -22,10 +22,10 @@ from training.analysis.reports import (
     analyse_samples,
     bundle_depths,
 )
-from training.distributed import join_processes
 from training.evaluation.images import add_image_options, chosen_images
-from training.recipe import RecipeError
-from training.weights import load_weights
+from training.loop.distributed import join_processes
+from training.recipes.recipe import RecipeError
+from training.recipes.weights import load_weights
 
 
 def main(arguments: list[str] | None = None) -> int:

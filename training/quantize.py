@@ -10,8 +10,8 @@ from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
 from anydepth_perception.bundle.reference import REFERENCE_FILE
 from anydepth_perception.quantization import CalibrationError
-from anydepth_perception.tools.quantize import add_options, describe, quantize
-from training.export import measure_accuracy
+from anydepth_perception.tools.quantize import QuantizeOptions, add_options, describe, quantize
+from training.export.bundle import measure_accuracy
 
 
 def measured(bundle: Bundle, count: int) -> Bundle:
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--measure", type=int, metavar="COUNT", default=0, help="fill the accuracy table from COUNT validation images"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments, QuantizeOptions())
     try:
         bundle = quantize(options)
         if options.measure:

@@ -7,7 +7,7 @@ import functools
 import cv2
 import numpy as np
 
-from anydepth_perception.aisle.camera import Camera
+from anydepth_perception.aisle.pinhole import Camera
 
 PIXELS_PER_M = 32
 TILE_X_M, TILE_Z_M = 12.0, 8.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anydepth_perception.aisle.camera import NEAR_M, Camera, clip_near
 from anydepth_perception.aisle.floor import haze_share
+from anydepth_perception.aisle.pinhole import NEAR_M, Camera, clip_near
 from anydepth_perception.aisle.racks import Item, Racks
 
 SUBPIXEL_BITS = 3

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anydepth_perception.aisle.camera import Camera
 from anydepth_perception.aisle.floor import draw_floor, floor_texture
 from anydepth_perception.aisle.painter import Light, Painted, paint, visible_box
+from anydepth_perception.aisle.pinhole import Camera
 from anydepth_perception.aisle.racks import Item
 from anydepth_perception.aisle.sensor import Sensor
 from anydepth_perception.aisle.world import World

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anydepth_perception.aisle.camera import CameraPath
+from anydepth_perception.aisle.pinhole import CameraPath
 from anydepth_perception.aisle.posters import poster
 from anydepth_perception.aisle.racks import BAY_M, BLOCK_M, Item, Racks, RackStyle, build_block, build_goods
 from anydepth_perception.aisle.solids import DISTRACTORS, FORKLIFT, LABELLED, PERSON, Solid, textured

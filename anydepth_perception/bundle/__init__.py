@@ -4,9 +4,10 @@ from anydepth_perception.bundle.bundle import Bundle
 from anydepth_perception.bundle.compose import concatenate
 from anydepth_perception.bundle.errors import BundleError
 from anydepth_perception.bundle.locate import find_bundle
-from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec, parse_manifest
+from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec
+from anydepth_perception.bundle.manifest_parser import parse_manifest
 from anydepth_perception.bundle.reference import Reference, ReferenceRows, choose_rows
-from anydepth_perception.bundle.write import write_bundle, write_reference
+from anydepth_perception.bundle.write import rewrite_bundle, write_bundle
 
 __all__ = [
     "Bundle",
@@ -20,6 +21,6 @@ __all__ = [
     "concatenate",
     "find_bundle",
     "parse_manifest",
+    "rewrite_bundle",
     "write_bundle",
-    "write_reference",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from pathlib import Path
 
@@ -13,9 +12,12 @@ from google.protobuf.message import DecodeError
 
 from anydepth_perception.bundle.compose import concatenate
 from anydepth_perception.bundle.errors import BundleError
-from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec, parse_manifest
+from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec
+from anydepth_perception.bundle.manifest_parser import parse_manifest
 from anydepth_perception.bundle.reference import Reference, decode_reference
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.accuracy import AccuracyModel
+from anydepth_perception.depth.ladder import default_configs
+from anydepth_perception.depth.space import DepthConfig, DepthSpace
 
 MANIFEST_FILE = "manifest.json"
 _MAX_MANIFEST_BYTES = 16 << 20
@@ -31,10 +33,9 @@ class Bundle:
         self.fingerprint = fingerprint
         self._verify = verify
         self._reference: Reference | None = None
-        self._gflops_base = 0.0
-        self._gflops_base = self.gflops(self.base)
-        self._gflops_full = self.gflops(self.full)
-        self._stage_gains = self._measured_stage_gains()
+        table = manifest.accuracy
+        known = {config: entry.average_precision for config, entry in table.configurations.items()}
+        self._accuracy = AccuracyModel(manifest.space, manifest.gflops, known, table.estimate)
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> Bundle:
@@ -70,6 +71,9 @@ class Bundle:
                 _check_file(folder / segment.file)
         return bundle
 
+    def __repr__(self) -> str:
+        return f"Bundle({self.name!r}, {self.manifest.model}, {len(self.class_names)} classes, {str(self.path)!r})"
+
     @property
     def name(self) -> str:
         """Name of the bundle, as `aisle-yolo-t`."""
@@ -81,19 +85,19 @@ class Bundle:
         return self.manifest.class_names
 
     @property
-    def num_exits(self) -> int:
-        """Number of decoder exits, 0 for a detector without a decoder."""
-        return self.manifest.num_exits
+    def space(self) -> DepthSpace:
+        """What there is to choose from."""
+        return self.manifest.space
 
     @property
     def full(self) -> DepthConfig:
         """The super-net's configuration."""
-        return DepthConfig.full(self.num_exits)
+        return self.space.full
 
     @property
     def base(self) -> DepthConfig:
         """The base-net's configuration."""
-        return DepthConfig.base(self.num_exits)
+        return self.space.base
 
     def segments_for(self, config: DepthConfig) -> list[Segment]:
         """The segments that run for `config`, in execution order."""
@@ -158,7 +162,7 @@ class Bundle:
                 image_shape=self.input_spec().shape,
                 num_rows=logits.shape[1],
                 num_classes=logits.shape[2],
-                num_exits=self.num_exits,
+                space=self.space,
                 precision=spec.precision,
             )
         return self._reference
@@ -170,8 +174,7 @@ class Bundle:
 
     def gflops(self, config: DepthConfig) -> float:
         """Cost of one frame at `config`, in GFLOPs."""
-        # fsum: mixtures of the same cost compare equal, in whatever order the cost adds up.
-        return math.fsum(segment.gflops for segment in self.segments_for(config))
+        return self.space.total(self.manifest.gflops, config)
 
     @property
     def has_accuracy(self) -> bool:
@@ -184,54 +187,12 @@ class Bundle:
         return entry is not None and entry.measured
 
     def average_precision(self, config: DepthConfig) -> float:
-        """AP of `config` in [0, 1]: from the accuracy table where it is there, else an estimate.
+        """AP of `config` in [0, 1]: from the accuracy table where it is there, else the estimate of `AccuracyModel`."""
+        return self._accuracy(config)
 
-        The estimate is the one that was fitted to the measured configurations, where the manifest has one.
-        Otherwise it adds the gains of single stages to base, scaled so that full is met, where the table has a
-        single for each stage; and without those it goes linearly with GFLOPs from base to full. A bundle without
-        a table ranks by GFLOPs alone: 0 at no cost, 1 at full.
-        """
-        table = self.manifest.accuracy.configurations
-        if config in table:
-            return table[config].average_precision
-        if self.manifest.accuracy.estimate is not None:
-            return self.manifest.accuracy.estimate(config)
-        if not table:
-            return self.gflops(config) / self._gflops_full if self._gflops_full else 0.0
-        base, full = table[self.base].average_precision, table[self.full].average_precision
-        if self._stage_gains is not None and config.exit == self.base.exit:
-            gain = math.fsum(g for g, is_full in zip(self._stage_gains, config.full_paths, strict=True) if is_full)
-            return base + gain
-        span = self._gflops_full - self._gflops_base
-        share = (self.gflops(config) - self._gflops_base) / span if span else 0.0
-        return min(1.0, max(0.0, base + share * (full - base)))
-
-    def _measured_stage_gains(self) -> tuple[float, ...] | None:
-        """Gain in AP of each stage's full path, scaled to add up from base to full; None if a stage has none.
-
-        A stage's gain is what its full path adds to the base-net, or what its essential path takes from the
-        super-net, or the mean of both: whichever the table has.
-        """
-        table = self.manifest.accuracy.configurations
-        base, full = table.get(self.base), table.get(DepthConfig(self.full.full_paths, self.base.exit))
-        if base is None or full is None:
-            return None
-        gains = []
-        for index in range(len(STAGES)):
-            alone = tuple(position == index for position in range(len(STAGES)))
-            added = table.get(DepthConfig(alone, self.base.exit))
-            taken = table.get(DepthConfig(tuple(not path for path in alone), self.base.exit))
-            known = [added.average_precision - base.average_precision] if added else []
-            known += [full.average_precision - taken.average_precision] if taken else []
-            if not known:
-                return None
-            # A negative gain is noise of the measurement: a refinement that looks harmful is worth nothing here.
-            gains.append(max(0.0, sum(known) / len(known)))
-        total = sum(gains)
-        if total <= 0.0:
-            return None
-        scale = max(0.0, full.average_precision - base.average_precision) / total
-        return tuple(gain * scale for gain in gains)
+    def default_configs(self, count: int = 8) -> tuple[DepthConfig, ...]:
+        """Configurations worth compiling before any time is known, base to full; see `depth.ladder`."""
+        return default_configs(self.space, self.manifest.gflops, self._accuracy, count)
 
 
 def _check_file(path: Path) -> None:

@@ -12,10 +12,11 @@ from anydepth_perception.bundle.errors import BundleError
 class Fields:
     """One JSON object of a file, read key by key; every failure is a BundleError naming file, place and key."""
 
-    def __init__(self, values: object, file: str, place: str) -> None:
-        """`place` is where the object stands in `file`, as in `segments.p2.full`."""
+    def __init__(self, values: object, file: str, place: str, *, is_root: bool = False) -> None:
+        """`place` is where the object stands in `file`, as in `segments.p2.full`; of the root it is a name for it."""
         self._file = file
         self._place = place
+        self._is_root = is_root
         if not isinstance(values, Mapping):
             raise self.error(f"is a {type(values).__name__}, expected an object")
         self.values: Mapping[str, Any] = values
@@ -30,14 +31,14 @@ class Fields:
 
     def fields(self, key: str) -> Fields:
         """The object under `key`."""
-        place = key if self._place == "manifest" else f"{self._place}.{key}"
+        place = key if self._is_root else f"{self._place}.{key}"
         return Fields(self._value(key), self._file, place)
 
-    def text(self, key: str) -> str:
-        """The text under `key`, not empty."""
+    def text(self, key: str, *, may_be_empty: bool = False) -> str:
+        """The text under `key`."""
         value = self._value(key)
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise self._bad(key, "a text that is not empty")
+        if not isinstance(value, str) or not (value or may_be_empty) or "\0" in value:
+            raise self._bad(key, "a text" if may_be_empty else "a text that is not empty")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -80,10 +81,20 @@ class Fields:
     def number(self, key: str, minimum: float, maximum: float) -> float:
         """The number under `key`, finite and in [minimum, maximum]."""
         value = self._value(key)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not minimum <= value <= maximum:  # NaN fails the comparison
+        if not _is_number(value, minimum, maximum):
             raise self._bad(key, f"a number from {minimum} to {maximum}")
         return float(value)
+
+    def numbers(self, key: str, minimum: float, maximum: float) -> tuple[float, ...]:
+        """The list of numbers under `key`, each finite and in [minimum, maximum]."""
+        value = self._value(key)
+        if not isinstance(value, list) or not all(_is_number(item, minimum, maximum) for item in value):
+            raise self._bad(key, f"a list of numbers from {minimum} to {maximum}")
+        return tuple(float(item) for item in value)
+
+    def optional_number(self, key: str, minimum: float, maximum: float) -> float | None:
+        """As `number`; None where the file holds null."""
+        return None if self._value(key) is None else self.number(key, minimum, maximum)
 
     def _value(self, key: str) -> Any:
         if key not in self.values:
@@ -106,6 +117,12 @@ def relative_file(text: str, fields: Fields) -> str:
     if path.is_absolute() or "\\" in text or ":" in text or ".." in path.parts or not path.name or "\0" in text:
         raise fields.error(f"names the file {text!r}, which is not a plain path inside the bundle")
     return text
+
+
+def _is_number(value: object, minimum: float, maximum: float) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return minimum <= value <= maximum  # NaN fails the comparison
 
 
 def _is_integer(value: object, minimum: int, maximum: int | None) -> bool:

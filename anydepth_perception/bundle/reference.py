@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anydepth_perception.bundle.errors import BundleError
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError, DepthSpace
 
 REFERENCE_FILE = "reference.npz"
 BEST_ROWS, SPREAD_ROWS, LAST_ROWS = 100, 50, 50
@@ -72,7 +72,7 @@ def encode_reference(reference: Reference) -> bytes:
 
 
 def decode_reference(
-    data: bytes, file: str, *, image_shape: tuple[int, ...], num_rows: int, num_classes: int, num_exits: int,
+    data: bytes, file: str, *, image_shape: tuple[int, ...], num_rows: int, num_classes: int, space: DepthSpace,
     precision: str,
 ) -> Reference:
     """Reads what `encode_reference` wrote; no size in the file is believed before it is checked.
@@ -83,7 +83,7 @@ def decode_reference(
         image_shape: what the bundle's input is.
         num_rows: rows of the raw outputs.
         num_classes: columns of the logits.
-        num_exits: decoder exits of the bundle.
+        space: configurations of the bundle.
         precision: of the rows.
 
     Raises:
@@ -106,7 +106,7 @@ def decode_reference(
     rows: dict[DepthConfig, ReferenceRows] = {}
     for text in dict.fromkeys(name.rpartition(".")[0] for name in arrays):
         try:
-            config = DepthConfig.parse(text, num_exits)
+            config = space.parse(text)
         except DepthConfigError as error:
             raise BundleError(f"{file}: {error}") from error
         rows[config] = _rows(arrays, text, file, num_rows, num_classes)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, all_configs
+from anydepth_perception.depth.space import DepthConfig, DepthSpace, Step
 
 
 @dataclass(frozen=True)
@@ -97,26 +96,35 @@ class Ladder:
         return next((rung for rung in self.rungs if rung.config == config), None)
 
 
-def default_configs(bundle: Bundle, count: int = 8) -> tuple[DepthConfig, ...]:
+def default_configs(
+    space: DepthSpace,
+    gflops: Mapping[Step, float],
+    average_precision: Callable[[DepthConfig], float],
+    count: int = 8,
+) -> tuple[DepthConfig, ...]:
     """Configurations to compile and profile before any time is known: good AP for their GFLOPs, base to full.
 
     Of all mixtures of paths (and exits), the Pareto-optimal ones by GFLOPs and AP are thinned to `count`
     evenly spaced in GFLOPs, always with base and full. Ascending in GFLOPs.
+
+    Args:
+        space: what there is to choose from.
+        gflops: cost of every step.
+        average_precision: AP of any configuration, in [0, 1].
+        count: configurations wanted, at least 2; fewer where there are no more.
 
     Raises:
         ValueError: `count` is below 2.
     """
     if count < 2:
         raise ValueError(f"count is {count}, expected at least 2: base and full")
-    by_cost = [
-        Rung(config, bundle.gflops(config), bundle.average_precision(config))
-        for config in all_configs(bundle.num_exits)
-    ]
-    low, high = bundle.gflops(bundle.base), bundle.gflops(bundle.full)
+    by_cost = [Rung(config, space.total(gflops, config), average_precision(config)) for config in space.all()]
+    ends = {rung.config: rung for rung in by_cost if rung.config in (space.base, space.full)}
+    low, high = ends[space.base].latency_ms, ends[space.full].latency_ms
     if not low < high:
-        return (bundle.base, bundle.full) if bundle.base != bundle.full else (bundle.full,)
+        return tuple(dict.fromkeys((space.base, space.full)))
     inner = [rung for rung in by_cost if low < rung.latency_ms < high]
-    front = list(Ladder.pareto([*inner, *_ends(bundle, low, high)], base=bundle.base, full=bundle.full).rungs)[1:-1]
+    front = list(Ladder.pareto([*inner, *ends.values()], base=space.base, full=space.full).rungs)[1:-1]
     # A short front (a coarse accuracy table) is filled up with the next best.
     ranked = front + sorted(set(inner) - set(front), key=lambda rung: (-rung.average_precision, rung.latency_ms))
     pool = ranked[: max(count - 2, len(front))]
@@ -127,11 +135,4 @@ def default_configs(bundle: Bundle, count: int = 8) -> tuple[DepthConfig, ...]:
         if left:
             chosen.append(min(left, key=lambda rung: abs(rung.latency_ms - target)))
     chosen.sort(key=lambda rung: rung.latency_ms)
-    return (bundle.base, *(rung.config for rung in chosen), bundle.full)
-
-
-def _ends(bundle: Bundle, low: float, high: float) -> list[Rung]:
-    return [
-        Rung(bundle.base, low, bundle.average_precision(bundle.base)),
-        Rung(bundle.full, high, bundle.average_precision(bundle.full)),
-    ]
+    return (space.base, *(rung.config for rung in chosen), space.full)

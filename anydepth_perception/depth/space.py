@@ -38,6 +38,9 @@ class Step(NamedTuple):
     entry: str
     way: str
 
+    def __str__(self) -> str:
+        return self.entry if self.way == ONLY else f"{self.entry}.{self.way}"
+
 
 class Entry(NamedTuple):
     """Something that runs once per frame, and the ways through it, which are interchangeable."""
@@ -113,6 +116,9 @@ class DepthConfig:
         parts = [letters[start : start + _GROUP] for start in range(0, len(letters), _GROUP)]
         return ".".join(parts if self.exit is None else [*parts, f"d{self.exit}"])
 
+    def __repr__(self) -> str:
+        return f"DepthConfig({str(self)!r})"
+
     @property
     def depth_fraction(self) -> float:
         """Share of stages on their full path, in [0, 1]."""
@@ -175,6 +181,11 @@ class DepthSpace:
             return (ESSENTIAL, FULL) if name in skippable else (FULL,) if name in stages else (ONLY,)
 
         return cls(tuple(Entry(name, ways(name)) for name in entries))
+
+    def __repr__(self) -> str:
+        shown = [f"{entry.name}[{'|'.join(entry.ways)}]" if entry.ways != (ONLY,) else entry.name
+                 for entry in self.entries]
+        return f"DepthSpace({', '.join(shown)})"
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -316,14 +327,26 @@ class DepthSpace:
         bounds = [*sorted(starts), len(self.names)]
         return tuple(self.names[a:b] for a, b in itertools.pairwise(bounds))
 
+    @cached_property
+    def default_points(self) -> tuple[str, ...]:
+        """Where to decide within a frame, beside its start: behind every third stage and before the last entry.
+
+        Of four backbone and four neck stages: after p4, before the bottom-up path, and before the decoder's layers or
+        the head. Before the layers means behind query selection, which is the same at any exit: the later the decision,
+        the better informed.
+        """
+        behind = [self.names.index(stage) + 1 for stage in self.stages[2::3]]
+        last = len(self.names) - 1
+        return tuple(dict.fromkeys(self.names[index] for index in (*behind, last) if 0 < index <= last))
+
     def completions(self, boundary: str, prefix: DepthConfig) -> Iterator[DepthConfig]:
         """Every configuration that has run as `prefix` did when `boundary`, the next entry, is reached.
 
         Raises:
-            DepthConfigError: `boundary` is not an entry.
+            DecisionPointError: `boundary` is not an entry.
         """
         if boundary not in self.names:
-            raise DepthConfigError(f"boundary {boundary!r} is not one of {', '.join(self.names)}")
+            raise DecisionPointError(f"decision point {boundary!r} is not one of {', '.join(self.names)}")
         done = self.names.index(boundary)
         ran = self.route(prefix)[:done]
         return (config for config in self.all() if self.route(config)[:done] == ran)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ import numpy as np
 from anydepth_perception.backends.base import Backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.controller import DepthController
+from anydepth_perception.depth.space import DepthConfig, DepthSpace
 from anydepth_perception.detection.postprocess import Detections, Postprocessor
 from anydepth_perception.detection.preprocess import ImageError, Preprocessor
-from anydepth_perception.execution import WHOLE, Decide, Progress, create_execution
+from anydepth_perception.execution import WHOLE, Decide, Execution, Progress, decision_points_of
 
 __all__ = ["DetectionResult", "Detections", "Detector", "ImageError"]
 
@@ -62,8 +64,8 @@ class Detector:
             multi_label: as in `Postprocessor` (always so for detr).
             execution: `whole`, one engine for each of `configs`, or `staged`, engines between decision points that
                 make up every configuration.
-            decision_points: for `staged`, pipeline entries before which to decide, beside the start; None for the
-                default ones: after p4, before the bottom-up path, before the decoder's layers or the head.
+            decision_points: for `staged`, entries before which to decide, beside the start; None for the
+                default ones of the bundle's space.
             cache: where engines are looked for and kept; None builds all at every start.
             progress: told of every engine that is ready and of every self-check.
 
@@ -76,7 +78,9 @@ class Detector:
         manifest = bundle.manifest
         self.bundle = bundle
         self.backend = backend
-        self._execution = create_execution(execution, bundle, backend, decision_points, cache=cache, progress=progress)
+        self.decision_points = decision_points_of(execution, bundle.space, decision_points)
+        """Entries before which depth may change within a frame, beside its start; none in whole execution."""
+        self._execution = Execution(bundle, backend, self.decision_points, cache=cache, progress=progress)
         self._preprocessor = Preprocessor(
             manifest.input.height,
             manifest.input.width,
@@ -87,11 +91,23 @@ class Detector:
         self._postprocessor = Postprocessor(
             nms=manifest.postprocess.nms,
             iou_threshold=manifest.postprocess.iou_threshold,
-            multi_label=multi_label or manifest.family == "detr",
+            multi_label=multi_label or manifest.postprocess.multi_label,
+            class_names=manifest.class_names,
         )
+        self.controller: DepthController | None = None
+        """Chooses the depth where a call names a deadline; `load` makes one, of times that it measured."""
         self._configs: dict[DepthConfig, None] = {}
         for config in configs:
             self.ensure(config)
+
+    def __repr__(self) -> str:
+        backend = f"{self.backend.name} {self.backend.version} {self.backend.precision}"
+        return f"Detector({self.bundle.name!r} on {backend}, {len(self._configs)} configurations ready)"
+
+    @property
+    def space(self) -> DepthSpace:
+        """What there is to choose from."""
+        return self.bundle.space
 
     @property
     def configs(self) -> tuple[DepthConfig, ...]:
@@ -100,7 +116,7 @@ class Detector:
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Pipeline entries that run without a decision between them; one group in whole execution."""
+        """Entries that run without a decision between them; one group in whole execution."""
         return self._execution.groups
 
     def ensure(self, config: DepthConfig) -> None:
@@ -119,6 +135,64 @@ class Detector:
         for config in self.configs:
             for _ in range(repeats):
                 self._execution.run(config)
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        *,
+        depth: str | DepthConfig | None = None,
+        deadline_ms: float | None = None,
+        color: str = "rgb",
+        score_threshold: float | np.ndarray = 0.3,
+        max_detections: int = 100,
+    ) -> Detections:
+        """Detects objects in `image`, at a depth or within a deadline; at full depth where neither is named.
+
+        Args:
+            image: uint8 [H, W, 3] in the order of `color`, or mono [H, W].
+            depth: `full`, `base`, a text like `FFEE.FFEE`, or a configuration. What is not ready is compiled first.
+            deadline_ms: milliseconds that this call may take, above 0: the deepest configuration runs that is expected
+                to fit, by its measured time and by what the load did to the calls before.
+            color: `rgb` or `bgr`.
+            score_threshold: lowest score reported, in [0, 1]; one number, or one per class [C].
+            max_detections: at most this many are returned, the best.
+
+        Raises:
+            ImageError, DepthConfigError, BackendError, ValueError: see `detect`; also for a depth beside a deadline, a
+                deadline that is not above 0, or one for a detector that knows no times because `load` did not make it.
+        """
+        if deadline_ms is None:
+            config = self._config(depth)
+            if config not in self._configs:
+                self.ensure(config)
+            return self.detect(
+                image, config, color=color, score_threshold=score_threshold, max_detections=max_detections
+            ).detections
+        controller = self.controller
+        if depth is not None:
+            raise ValueError(f"depth {depth} and deadline_ms {deadline_ms} were given; give one of them")
+        if not 0.0 < deadline_ms < math.inf:
+            raise ValueError(f"deadline_ms is {deadline_ms}, expected a finite time above 0")
+        if controller is None:
+            raise ValueError("deadline_ms needs measured times: take a detector that anydepth_perception.load made")
+        result = self.detect(
+            image,
+            controller.begin(deadline_ms),
+            color=color,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            decide=controller.decide if controller.may_change else None,
+        )
+        controller.end(result.inference_ms, result.preprocess_ms + result.postprocess_ms)
+        return result.detections
+
+    def _config(self, depth: str | DepthConfig | None) -> DepthConfig:
+        if depth is None:
+            return self.space.full
+        if isinstance(depth, str):
+            return self.space.parse(depth)
+        self.space.check(depth)
+        return self.space.executed(depth)
 
     def detect(
         self,

@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from anydepth_perception.detection.drawing import draw_boxes
 from anydepth_perception.detection.preprocess import Geometry
 
+_MAX_SHOWN = 8
+"""Detections that a `repr` names."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Detections:
     """Detections of one image, best score first.
 
     boxes_xyxy float32 [n, 4]: left, top, right, bottom in source pixels, continuous, inside the image;
-    scores float32 [n] in [0, 1]; class_ids int32 [n].
+    scores float32 [n] in [0, 1]; class_ids int32 [n]; class_names by class id, empty where nobody knows them.
     """
 
     boxes_xyxy: np.ndarray
     scores: np.ndarray
     class_ids: np.ndarray
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of detections."""
         return len(self.scores)
 
+    def __repr__(self) -> str:
+        shown = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores.tolist(), strict=True)]
+        more = ", ..." if len(shown) > _MAX_SHOWN else ""
+        return f"Detections({len(self)}{': ' if shown else ''}{', '.join(shown[:_MAX_SHOWN])}{more})"
+
+    @property
+    def names(self) -> list[str]:
+        """Name of the class of each detection; its number where nobody knows the names."""
+        known = self.class_names
+        return [known[index] if index < len(known) else str(index) for index in self.class_ids.tolist()]
+
+    def draw(self, image: np.ndarray, color: str = "rgb") -> np.ndarray:
+        """A copy of `image` with boxes, names and scores drawn in.
+
+        Args:
+            image: uint8 [H, W, 3] in the order of `color`, or mono [H, W], of which the copy is [H, W, 3].
+            color: `rgb` or `bgr`.
+        """
+        canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image.copy()
+        draw_boxes(canvas, self.boxes_xyxy, self.scores, self.class_ids, self.class_names, color)
+        return canvas
+
     @classmethod
-    def empty(cls) -> Detections:
+    def empty(cls, class_names: tuple[str, ...] = ()) -> Detections:
         """No detections."""
-        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), class_names)
 
 
 class Postprocessor:
@@ -42,6 +70,7 @@ class Postprocessor:
         iou_threshold: float = 0.7,
         multi_label: bool = False,
         max_candidates: int = 1000,
+        class_names: Sequence[str] = (),
     ) -> None:
         """Sets what stays the same from image to image.
 
@@ -51,11 +80,13 @@ class Postprocessor:
             multi_label: whether a box may be reported once for each class above the threshold, as COCO
                 evaluation and detr's top-k over queries and classes have it; otherwise its best class alone.
             max_candidates: at most this many candidates, the best, reach the NMS.
+            class_names: names by class id, which the detections carry.
         """
         self._nms = nms
         self._iou_threshold = iou_threshold
         self._multi_label = multi_label
         self._max_candidates = max_candidates
+        self._class_names = tuple(class_names)
 
     def __call__(
         self,
@@ -84,7 +115,7 @@ class Postprocessor:
         num_classes = logits.shape[2]
         flat = np.flatnonzero(logits[0] >= threshold_logits(score_threshold, num_classes))
         if flat.size == 0:
-            return Detections.empty()
+            return Detections.empty(self._class_names)
         rows, class_ids = np.divmod(flat, num_classes)
         chosen = logits.reshape(-1)[flat]
         order = np.argsort(-chosen, kind="stable")
@@ -105,7 +136,10 @@ class Postprocessor:
         source = to_source(candidates, geometry)
         visible = np.flatnonzero((source[:, 2] > source[:, 0]) & (source[:, 3] > source[:, 1]))[:max_detections]
         return Detections(
-            source[visible].astype(np.float32), scores[visible].astype(np.float32), class_ids[visible].astype(np.int32)
+            source[visible].astype(np.float32),
+            scores[visible].astype(np.float32),
+            class_ids[visible].astype(np.int32),
+            self._class_names,
         )
 
 

@@ -34,8 +34,8 @@ Progress = Callable[[EngineReady | Checked], None]
 
 
 @dataclass(frozen=True)
-class Taken:
-    """An engine, and what has to be kept of it: `built` is None where it came out of the cache.
+class PreparedEngine:
+    """An engine that is not bound yet, and what has to be kept of it: `built` is None where it came out of the cache.
 
     `size_bytes` is that of the engine in its serialised form.
     """
@@ -48,14 +48,14 @@ class Taken:
     seconds: float
 
 
-def take_engine(
+def prepare_engine(
     bundle: Bundle,
     backend: Backend,
     cache: EngineCache | None,
     segments: Sequence[Segment],
     outputs: tuple[str, ...],
     name: str,
-) -> Taken:
+) -> PreparedEngine:
     """The engine of consecutive `segments` that writes `outputs`, not bound yet; `name` is for messages.
 
     Segments are read and composed only where the cache does not have the engine. What is built goes into the cache by
@@ -73,18 +73,18 @@ def take_engine(
             serialized = cache.get(key)
             engine = None if serialized is None else _load(backend, cache, key, serialized, name)
             if serialized is not None and engine is not None:
-                return Taken(engine, name, key, None, len(serialized), time.perf_counter() - started)
+                return PreparedEngine(engine, name, key, None, len(serialized), time.perf_counter() - started)
         serialized = backend.build(bundle.compose_segments(list(segments), outputs, name))
         engine = backend.load(serialized, name)
     except (MemoryError, EncodeError) as error:  # protobuf says that it cannot encode where it has no memory to copy to
         raise BackendError(f"no memory for the engine {name!r}") from error
-    return Taken(engine, name, key, serialized, len(serialized), time.perf_counter() - started)
+    return PreparedEngine(engine, name, key, serialized, len(serialized), time.perf_counter() - started)
 
 
-def keep_engine(cache: EngineCache | None, taken: Taken) -> None:
+def keep_engine(cache: EngineCache | None, prepared: PreparedEngine) -> None:
     """Puts an engine that was built into the cache, where there is one."""
-    if cache is not None and taken.key is not None and taken.built is not None:
-        cache.put(taken.key, taken.built)
+    if cache is not None and prepared.key is not None and prepared.built is not None:
+        cache.put(prepared.key, prepared.built)
 
 
 def engine_key(backend: Backend, segments: Sequence[Segment], outputs: tuple[str, ...]) -> EngineKey:

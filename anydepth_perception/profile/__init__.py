@@ -1,22 +1,21 @@
-"""The profile: how long each configuration and each segment takes on one machine, measured and kept in a file."""
+"""The profile: how long each configuration and each step takes on one machine, measured and kept in a file."""
 
 from __future__ import annotations
 
 from anydepth_perception.profile.document import Profile, ProfileError, RungTimes, Times
 from anydepth_perception.profile.identity import default_path, fingerprint
 from anydepth_perception.profile.measure import QUICK_ROUNDS, load_or_measure, measure_profile
-from anydepth_perception.profile.segments import SingleSegments, used_segments
+from anydepth_perception.profile.steps import StepTimer
 
 __all__ = [
     "QUICK_ROUNDS",
     "Profile",
     "ProfileError",
     "RungTimes",
-    "SingleSegments",
+    "StepTimer",
     "Times",
     "default_path",
     "fingerprint",
     "load_or_measure",
     "measure_profile",
-    "used_segments",
 ]

@@ -1,9 +1,8 @@
-"""The profile as data and as a JSON file (schema 2), which other machines and other bundles refuse."""
+"""The profile as data and as a JSON file (schema 3), which other machines and other bundles refuse."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import tempfile
@@ -12,19 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.bundle import Bundle, BundleError
+from anydepth_perception.bundle.fields import Fields
 from anydepth_perception.depth.ladder import Ladder, Rung
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError, DepthSpace, Step
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.profile.identity import fingerprint
 from anydepth_perception.profile.machine import LoadState
-from anydepth_perception.profile.segments import used_segments
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _MAX_FILE_BYTES = 16 << 20
 _MAX_SIDE = 32767
-_MAX_MS = 1e9
+_MIN_MS, _MAX_MS = 1e-9, 1e9
 _AGAIN = "measure again with the profile tool"
 
 
@@ -68,8 +67,8 @@ class Profile:
         preprocess: time of resizing.
         postprocess: time of decoding, thresholds and NMS.
         times: of each configuration.
-        segments: of each segment that some configuration runs, by name, in execution order.
-        segments_measured: whether segments were measured one by one; else they are shares of whole configurations.
+        steps: of each way through each entry, in execution order.
+        steps_measured: whether steps were measured one by one; else they are shares of whole configurations.
     """
 
     fingerprint: Mapping[str, str]
@@ -80,8 +79,8 @@ class Profile:
     preprocess: Times
     postprocess: Times
     times: tuple[RungTimes, ...]
-    segments: Mapping[str, Times]
-    segments_measured: bool
+    steps: Mapping[Step, Times]
+    steps_measured: bool
 
     @property
     def is_of_busy_machine(self) -> bool:
@@ -98,20 +97,20 @@ class Profile:
         return self.idle_ms(self.preprocess) + self.idle_ms(self.postprocess)
 
     @property
-    def segment_ms(self) -> Mapping[str, float]:
-        """Milliseconds of each segment, by its name in the manifest."""
-        return {name: self.idle_ms(times) for name, times in self.segments.items()}
+    def step_ms(self) -> Mapping[Step, float]:
+        """Milliseconds of each way through each entry."""
+        return {step: self.idle_ms(times) for step, times in self.steps.items()}
 
     def predict(self, config: DepthConfig, bundle: Bundle) -> float:
-        """Inference time of any configuration as the sum of its segments, milliseconds.
+        """Inference time of any configuration as the sum of its steps, milliseconds.
 
         Raises:
-            DepthConfigError: the bundle has no such decoder exit.
+            DepthConfigError: the bundle has no such configuration.
         """
-        return math.fsum(self.idle_ms(self.segments[name]) for name in bundle.manifest.segment_names(config))
+        return bundle.space.total(self.step_ms, config)
 
-    def segments_over_rungs(self, bundle: Bundle) -> float:
-        """Sum of segments over measured time: median over the profiled configurations."""
+    def steps_over_rungs(self, bundle: Bundle) -> float:
+        """Sum of steps over measured time: median over the profiled configurations."""
         return statistics.median(
             self.predict(times.config, bundle) / self.idle_ms(times.inference) for times in self.times
         )
@@ -150,8 +149,8 @@ class Profile:
                 str(times.config): {**asdict(times.inference), "groups_p50_ms": list(times.group_ms_p50)}
                 for times in self.times
             },
-            "segments": {name: asdict(times) for name, times in self.segments.items()},
-            "segments_measured": self.segments_measured,
+            "entries": self._entries(),
+            "steps_measured": self.steps_measured,
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,15 +180,18 @@ class Profile:
                 f"{path}: written in format {_shown(version)}, this release reads format {SCHEMA_VERSION}; {_AGAIN}"
             )
         try:
-            profile = _parse(document, detector.bundle.num_exits)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
-            raise ProfileError(f"{path}: not a valid profile: {reason}; {_AGAIN}") from error
+            # Not a file of a bundle, but read by the same rules.
+            profile = _parse(Fields(document, f"{path}: not a valid profile", "profile", is_root=True), detector.bundle)
+        except BundleError as error:
+            raise ProfileError(f"{error}; {_AGAIN}") from error
         _check_fingerprint(profile, detector, path)
-        missing = [name for name in used_segments(detector.bundle.manifest) if name not in profile.segments]
-        if missing:
-            raise ProfileError(f"{path}: lacks the time of segment {missing[0]!r}; {_AGAIN}")
         return profile
+
+    def _entries(self) -> dict[str, dict[str, dict[str, float]]]:
+        entries: dict[str, dict[str, dict[str, float]]] = {}
+        for step, times in self.steps.items():
+            entries.setdefault(step.entry, {})[step.way] = asdict(times)
+        return entries
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -222,91 +224,56 @@ def _check_fingerprint(profile: Profile, detector: Detector, path: Path) -> None
         raise ProfileError(f"{path}: measured with {'; '.join(reasons)}; {_AGAIN}")
 
 
-def _parse(document: dict[str, Any], num_exits: int) -> Profile:
-    if document["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema_version is {_shown(document['schema_version'])}, expected {SCHEMA_VERSION}")
-    times = tuple(_rung(text, entry, num_exits) for text, entry in document["rungs"].items())
+def _parse(root: Fields, bundle: Bundle) -> Profile:
+    root.integer("schema_version", SCHEMA_VERSION, SCHEMA_VERSION)
+    rungs, entries, texts = root.fields("rungs"), root.fields("entries"), root.fields("fingerprint")
+    times = tuple(_rung(text, rungs, bundle.space) for text in rungs.names())
     if not times:
-        raise ValueError("rungs are empty")
+        raise rungs.error("are empty")
     return Profile(
-        fingerprint={key: _text(value, key) for key, value in document["fingerprint"].items()},
-        load_state=_load_state(document["load_state"]),
-        rounds=_whole_number(document["rounds"], "rounds", 10**9),
-        image_width=_whole_number(document["image_width"], "image_width", _MAX_SIDE),
-        image_height=_whole_number(document["image_height"], "image_height", _MAX_SIDE),
-        preprocess=_times(document["preprocess"], "preprocess"),
-        postprocess=_times(document["postprocess"], "postprocess"),
+        fingerprint={key: texts.text(key, may_be_empty=True) for key in texts.names()},
+        load_state=_load_state(root.fields("load_state")),
+        rounds=root.integer("rounds", 1, 10**9),
+        image_width=root.integer("image_width", 1, _MAX_SIDE),
+        image_height=root.integer("image_height", 1, _MAX_SIDE),
+        preprocess=_times(root.fields("preprocess")),
+        postprocess=_times(root.fields("postprocess")),
         times=times,
-        segments={name: _times(entry, name) for name, entry in document["segments"].items()},
-        segments_measured=_boolean(document["segments_measured"], "segments_measured"),
+        steps={step: _times(entries.fields(step.entry).fields(step.way)) for step in bundle.space.steps},
+        steps_measured=root.boolean("steps_measured"),
     )
 
 
-def _rung(text: str, entry: dict[str, Any], num_exits: int) -> RungTimes:
+def _rung(text: str, rungs: Fields, space: DepthSpace) -> RungTimes:
+    fields = rungs.fields(text)
     try:
-        config = DepthConfig.parse(text, num_exits)
+        config = space.parse(text)
     except DepthConfigError as error:
-        raise ValueError(_shown(str(error))) from error
-    groups = entry["groups_p50_ms"]
-    if not isinstance(groups, list):
-        raise ValueError(f"groups_p50_ms of {text} is {_shown(groups)}, expected a list")
-    return RungTimes(config, _times(entry, text), tuple(_positive(value, "groups_p50_ms") for value in groups))
+        raise rungs.error(f"hold another network's: {error}") from error
+    return RungTimes(config, _times(fields), fields.numbers("groups_p50_ms", _MIN_MS, _MAX_MS))
 
 
-def _load_state(entry: dict[str, Any]) -> LoadState:
-    load, pinned = entry["others_cpu_load"], entry["clocks_pinned"]
-    if load is not None and (isinstance(load, bool) or not isinstance(load, (int, float)) or not 0.0 <= load <= 1.0):
-        raise ValueError(f"others_cpu_load is {_shown(load)}, expected a share in [0, 1] or null")
+def _load_state(fields: Fields) -> LoadState:
+    pinned = None if fields.values.get("clocks_pinned", True) is None else fields.boolean("clocks_pinned")
     return LoadState(
-        others_cpu_load=load,
-        cpu_governor=_text(entry["cpu_governor"], "cpu_governor"),
-        cpu_mhz=_clock(entry, "cpu_mhz"),
-        cpu_mhz_limit=_clock(entry, "cpu_mhz_limit"),
-        gpu_mhz=_clock(entry, "gpu_mhz"),
-        clocks_pinned=None if pinned is None else _boolean(pinned, "clocks_pinned"),
+        others_cpu_load=fields.optional_number("others_cpu_load", 0.0, 1.0),
+        cpu_governor=fields.text("cpu_governor"),
+        cpu_mhz=fields.optional_number("cpu_mhz", _MIN_MS, _MAX_MS),
+        cpu_mhz_limit=fields.optional_number("cpu_mhz_limit", _MIN_MS, _MAX_MS),
+        gpu_mhz=fields.optional_number("gpu_mhz", _MIN_MS, _MAX_MS),
+        clocks_pinned=pinned,
     )
 
 
-def _clock(entry: dict[str, Any], key: str) -> float | None:
-    return None if entry[key] is None else _positive(entry[key], key)
-
-
-def _times(entry: dict[str, Any], place: str) -> Times:
-    values = [_positive(entry[key], f"{key} of {place}") for key in ("min_ms", "p50_ms", "p95_ms", "p99_ms")]
+def _times(fields: Fields) -> Times:
+    values = [fields.number(key, _MIN_MS, _MAX_MS) for key in ("min_ms", "p50_ms", "p95_ms", "p99_ms")]
     if values != sorted(values):
-        raise ValueError(f"times of {_shown(place)} are {values}, expected them ascending from min_ms to p99_ms")
+        raise fields.error(f"is {values}, expected times ascending from min_ms to p99_ms")
     return Times(*values)
-
-
-def _positive(value: object, key: str) -> float:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value < _MAX_MS  # NaN fails
-    if not good:
-        raise ValueError(f"{key} is {_shown(value)}, expected a number above 0 and below {_MAX_MS:.0e}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _whole_number(value: object, key: str, maximum: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
-        raise ValueError(f"{key} is {_shown(value)}, expected a whole number from 1 to {maximum}")
-    return value
-
-
-def _boolean(value: object, key: str) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{key} is {_shown(value)}, expected true or false")
-    return value
-
-
-def _text(value: object, key: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{_shown(key)} is {_shown(value)}, expected a text")
-    return value
 
 
 def _shown(value: object) -> str:
     """The value in a message: a damaged file may hold anything, of any size and depth."""
-    if isinstance(value, (list, dict)):
-        return f"a {type(value).__name__} of {len(value)} entries"
     if isinstance(value, int) and abs(value) >= 10**18:
         return "a huge number"
     text = repr(value)

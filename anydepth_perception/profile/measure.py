@@ -1,4 +1,4 @@
-"""Measures a profile: configurations and segments in turns, on this machine as it is now."""
+"""Measures a profile: configurations and steps in turns, on this machine as it is now."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from dataclasses import astuple, replace
 import cv2
 import numpy as np
 
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.bundle import Bundle
+from anydepth_perception.bundle.plain_run import smooth_noise
+from anydepth_perception.depth.space import DepthConfig, Step
 from anydepth_perception.detection.detector import DetectionResult, Detector
 from anydepth_perception.profile.document import Profile, ProfileError, RungTimes, Times
 from anydepth_perception.profile.identity import default_path, fingerprint
 from anydepth_perception.profile.machine import LoadWatch
-from anydepth_perception.profile.segments import SingleSegments, estimate_segments
+from anydepth_perception.profile.steps import StepTimer, estimate_steps
 
 QUICK_ROUNDS = 10
 """Rounds that a node spends on a profile when it starts without one."""
@@ -31,20 +33,20 @@ def measure_profile(
     *,
     image_width: int = 640,
     image_height: int = 480,
-    segments: SingleSegments | None = None,
+    steps: StepTimer | None = None,
     limit_s: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
     """Measures every configuration of `detector` on this machine as it is now; an idle one is best.
 
-    Configurations and segments take turns within each round, so that a disturbance meets all of them.
+    Configurations and steps take turns within each round, so that a disturbance meets all of them.
 
     Args:
         detector: with the engines to measure.
         repeats: rounds that count, at least 3; one more warms up.
         image_width: width of the source image, which pre-processing depends on.
         image_height: its height.
-        segments: the detector's segments, to be measured too; without, their times are estimated by GFLOPs.
+        steps: of the detector's bundle, to be measured too; without, their times are estimated by GFLOPs.
         limit_s: seconds after which no round begins, once there are 3; None does all.
         progress: called after each round with the rounds done and the rounds in all.
 
@@ -54,22 +56,22 @@ def measure_profile(
     """
     if repeats < MIN_ROUNDS:
         raise ValueError(f"repeats is {repeats}, expected at least {MIN_ROUNDS}")
-    image = _sample_image(image_width, image_height)
-    _round(detector, segments, image, detector.configs)
+    image = _sample_image(detector.bundle, image_width, image_height)
+    _round(detector, steps, image, detector.configs)
     watch, started = LoadWatch(), time.perf_counter()
     results: dict[DepthConfig, list[DetectionResult]] = {config: [] for config in detector.configs}
-    segment_times: dict[str, list[float]] = {}
+    step_times: dict[Step, list[float]] = {}
     rounds = 0
     while rounds < repeats:
         if limit_s is not None and rounds >= MIN_ROUNDS and time.perf_counter() - started > limit_s:
             break
         # The order alternates: none always comes after the same other one, whose data fill the caches.
         order = detector.configs if rounds % 2 else detector.configs[::-1]
-        of_configs, of_segments = _round(detector, segments, image, order)
+        of_configs, of_steps = _round(detector, steps, image, order)
         for config, result in of_configs.items():
             results[config].append(result)
-        for name, milliseconds in of_segments.items():
-            segment_times.setdefault(name, []).append(milliseconds)
+        for step, milliseconds in of_steps.items():
+            step_times.setdefault(step, []).append(milliseconds)
         rounds += 1
         if progress is not None:
             progress(rounds, repeats)
@@ -84,9 +86,8 @@ def measure_profile(
         preprocess=_times([result.preprocess_ms for result in everything]),
         postprocess=_times([result.postprocess_ms for result in everything]),
         times=times,
-        segments={name: _times(collected) for name, collected in segment_times.items()}
-        or _estimated_segments(detector, times),
-        segments_measured=bool(segment_times),
+        steps={step: _times(collected) for step, collected in step_times.items()} or _estimated_steps(detector, times),
+        steps_measured=bool(step_times),
     )
 
 
@@ -110,8 +111,8 @@ def load_or_measure(detector: Detector, repeats: int = QUICK_ROUNDS, *, save: bo
     started = time.perf_counter()
     profile = measure_profile(detector, repeats, limit_s=QUICK_S)
     seconds = time.perf_counter() - started
-    if saved is not None and saved.segments_measured:
-        profile = replace(profile, segments=saved.segments, segments_measured=True)
+    if saved is not None and saved.steps_measured:
+        profile = replace(profile, steps=saved.steps, steps_measured=True)
     kept = _keep(profile, detector) if save else "not saved"
     return profile, f"profile measured now in {seconds:.1f} s ({profile.load_state}), {kept}; {reason}"
 
@@ -127,19 +128,19 @@ def _keep(profile: Profile, detector: Detector) -> str:
 
 
 def _round(
-    detector: Detector, segments: SingleSegments | None, image: np.ndarray, order: Sequence[DepthConfig]
-) -> tuple[dict[DepthConfig, DetectionResult], dict[str, float]]:
+    detector: Detector, steps: StepTimer | None, image: np.ndarray, order: Sequence[DepthConfig]
+) -> tuple[dict[DepthConfig, DetectionResult], dict[Step, float]]:
     results = {config: detector.detect(image, config) for config in order}
-    return results, {} if segments is None else segments.run(image)
+    return results, {} if steps is None else steps.run(image)
 
 
-def _estimated_segments(detector: Detector, times: Sequence[RungTimes]) -> dict[str, Times]:
+def _estimated_steps(detector: Detector, times: Sequence[RungTimes]) -> dict[Step, Times]:
     configs = [rung.config for rung in times]
     by_kind = [
-        estimate_segments(detector.bundle, list(zip(configs, milliseconds, strict=True)))
+        estimate_steps(detector.bundle, list(zip(configs, milliseconds, strict=True)))
         for milliseconds in zip(*(astuple(rung.inference) for rung in times), strict=True)
     ]
-    return {name: Times(*(estimates[name] for estimates in by_kind)) for name in by_kind[0]}
+    return {step: Times(*(estimates[step] for estimates in by_kind)) for step in by_kind[0]}
 
 
 def _rung_times(config: DepthConfig, results: Sequence[DetectionResult]) -> RungTimes:
@@ -151,8 +152,11 @@ def _times(milliseconds: Sequence[float]) -> Times:
     return Times(*np.percentile(milliseconds, (0, 50, 95, 99)).tolist())
 
 
-def _sample_image(width: int, height: int) -> np.ndarray:
-    """A picture with objects in it, uint8 [height, width, 3] RGB: post-processing takes longer where there are some."""
-    from anydepth_perception.aisle import AisleScene  # not needed at a start that finds its profile
+def _sample_image(bundle: Bundle, width: int, height: int) -> np.ndarray:
+    """A picture with objects in it, uint8 [height, width, 3] RGB: post-processing takes longer where there are some.
 
-    return cv2.resize(AisleScene(0, 640, 480).render(0.0).image, (width, height))
+    It is the one that the bundle's references are of; smooth noise where it has none.
+    """
+    reference = bundle.read_reference()
+    image = smooth_noise(bundle) if reference is None else reference.image
+    return cv2.resize(image[0], (width, height))

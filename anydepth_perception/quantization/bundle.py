@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from anydepth_perception.bundle import Bundle, BundleError, write_bundle, write_reference
-from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle import Bundle, BundleError, rewrite_bundle
+from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
+from anydepth_perception.bundle.write import read_document
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.execution.self_check import reference_by_onnxruntime
 from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, observe_ranges
 from anydepth_perception.quantization.images import fit_images
 from anydepth_perception.quantization.insert import insert_pairs, is_quantized
@@ -98,9 +97,15 @@ def quantize_bundle(
         name: insert_pairs(model, name, plans[name], ranges, symmetric=symmetric, signed=settings.signed)
         for name, model in models.items()
     }
-    manifest = _manifest(bundle, path, settings, len(fitted), source)
-    written = write_bundle(path, manifest, segments, {MODEL_CARD: _model_card(bundle, manifest["name"])})
-    return write_reference(written, reference_by_onnxruntime(written, fitted[0]))
+    name = path.name.removesuffix(".anydepth")
+    manifest = {
+        "name": name,
+        "accuracy": _accuracy_as_estimate(bundle),
+        "provenance": _provenance(bundle, settings, len(fitted), source),
+    }
+    files = dict.fromkeys(bundle.manifest.files) | {MODEL_CARD: _model_card(bundle, name)}
+    written = rewrite_bundle(bundle, path, manifest=manifest, segments=segments, files=files)
+    return rewrite_bundle(written, reference=reference_by_onnxruntime(written, fitted[0]))
 
 
 def _runs(bundle: Bundle, images: list[np.ndarray], seed: int) -> list[tuple[np.ndarray, list[DepthConfig]]]:
@@ -108,27 +113,27 @@ def _runs(bundle: Bundle, images: list[np.ndarray], seed: int) -> list[tuple[np.
     generator = random.Random(seed)
     last = bundle.full.exit
     mixtures = [DepthConfig(tuple(generator.random() < 0.5 for _ in STAGES), last) for _ in range(NUM_MIXTURES)]
-    exits = [DepthConfig(bundle.full.full_paths, index) for index in range(1, bundle.num_exits)]
+    exits = [DepthConfig(bundle.full.full_paths, index) for index in range(1, bundle.space.num_exits)]
     return [
         (image, [bundle.full, bundle.base, mixtures[index % NUM_MIXTURES], *(exits if index == 0 else ())])
         for index, image in enumerate(images)
     ]
 
 
-def _manifest(
-    bundle: Bundle, path: Path, settings: QuantizationSettings, num_images: int, source: str
-) -> dict[str, Any]:
-    """The float32 bundle's manifest with the facts of the quantisation, and its accuracy as an estimate."""
-    document: dict[str, Any] = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
-    document["name"] = path.name.removesuffix(".anydepth")
-    document["segments"] = {name: {"gflops": entry["gflops"]} for name, entry in document["segments"].items()}
-    accuracy = document["accuracy"]
+def _accuracy_as_estimate(bundle: Bundle) -> dict[str, Any]:
+    """The float32 bundle's accuracy table, in which nothing is measured any more."""
+    accuracy: dict[str, Any] = read_document(bundle)["accuracy"]
     if accuracy["configurations"]:
         accuracy["dataset"] += ", float32"
         for entry in accuracy["configurations"].values():
             entry["measured"] = False
-    document["provenance"] = {
-        **document["provenance"],
+    return accuracy
+
+
+def _provenance(bundle: Bundle, settings: QuantizationSettings, num_images: int, source: str) -> dict[str, Any]:
+    """The float32 bundle's provenance with the facts of the quantisation."""
+    return {
+        **bundle.manifest.provenance,
         "precision": "int8",
         "quantized_from": bundle.name,
         "quantized_from_manifest_sha256": bundle.fingerprint,
@@ -143,7 +148,6 @@ def _manifest(
             "seed": settings.seed,
         },
     }
-    return document
 
 
 def _model_card(bundle: Bundle, name: str) -> bytes:

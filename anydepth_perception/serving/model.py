@@ -11,12 +11,9 @@ from pathlib import Path
 from anydepth_perception.backends import Backend, BackendError, BackendMissingError, create_backend, preference
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.controller import AUTO, DepthController, DepthPolicy
-from anydepth_perception.depth.ladder import default_configs
-from anydepth_perception.depth.midframe import MidframePlanner
+from anydepth_perception.depth.controller import AUTO, DepthController
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import STAGED, Checked, EngineReady
+from anydepth_perception.execution import Checked, EngineReady
 from anydepth_perception.profile import Profile, ProfileError, load_or_measure
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.thresholds import parse_thresholds
@@ -46,16 +43,13 @@ class Fallback:
 class Model:
     """A bundle that is ready to serve: its detector with compiled engines, and the controller of their depth.
 
-    `backend_name` is one of `preference`. `midframe` is None where depth is decided once per frame; `reserve_ms` is
-    profiled time after the inference.
+    `backend_name` is one of `preference`.
     """
 
     bundle: Bundle
     detector: Detector
-    controller: DepthPolicy
+    controller: DepthController
     backend_name: str
-    midframe: MidframePlanner | None = None
-    reserve_ms: float = 0.0
     cache: EngineCache | None = None
     fallbacks: tuple[Fallback, ...] = ()
 
@@ -78,6 +72,46 @@ class Model:
         if self.cache is not None and self.cache.problem:
             faults.append(self.cache.problem)
         return faults
+
+
+def load(
+    model: str = "aisle-yolo-t",
+    *,
+    backend: str = "auto",
+    threads: int = 0,
+    execution: str = "whole",
+    cache_dir: str = "",
+    profile: str = "",
+) -> Detector:
+    """Loads a detector that runs at any depth or within a deadline: `detector(image, deadline_ms=40.0)`.
+
+    Its engines are those of a ladder of depths. They are built once and kept in the cache; the first load of a bundle
+    takes seconds, and longer with TensorRT. Their times are measured, unless the machine has a profile of them.
+
+    Args:
+        model: name of a shipped bundle, or path of a bundle's folder (NAME.anydepth).
+        backend: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
+        threads: CPU threads, 0 to leave the choice to the backend.
+        execution: `whole`, or `staged`, in which depth may be reduced within a call too.
+        cache_dir: folder of engines; empty for the user's cache, `none` for no cache.
+        profile: path of a latency profile; empty for the one that was saved here, else one is measured.
+
+    Raises:
+        ParameterError, BundleError, BackendError, ProfileError: with the reason.
+    """
+    settings = Settings.from_values(
+        {
+            "model": model,
+            "backend": backend,
+            "threads": threads,
+            "execution": execution,
+            "cache_dir": cache_dir,
+            "profile": profile,
+        }
+    )
+    loaded = load_model(settings, lambda text: _LOG.info("%s", text))
+    loaded.detector.controller = loaded.controller
+    return loaded.detector
 
 
 def load_model(
@@ -152,12 +186,18 @@ def _load_with(
     detector = _compile(bundle, backend, cache, settings, progress)
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
-        detector.ensure(DepthConfig.parse(settings.depth, bundle.num_exits))
-    controller = DepthController(profile.ladder(bundle), profile.host_ms, profiled=profile.rungs(bundle))
+        detector.ensure(bundle.space.parse(settings.depth))
+    controller = DepthController(
+        bundle.space,
+        profile.rungs(bundle),
+        profile.step_ms,
+        profile.host_ms,
+        postprocess_ms=profile.postprocess.p50_ms,
+        points=detector.decision_points,
+    )
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
     progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
-    midframe = MidframePlanner(bundle, profile.segment_ms) if settings.execution == STAGED else None
-    return Model(bundle, detector, controller, name, midframe, profile.postprocess.p50_ms, cache, fallbacks)
+    return Model(bundle, detector, controller, name, cache, fallbacks)
 
 
 def _engine_cache(cache_dir: str) -> EngineCache | None:
@@ -174,9 +214,9 @@ def _compile(
     progress: Callable[[str], object],
 ) -> Detector:
     if settings.depth != AUTO:
-        DepthConfig.parse(settings.depth, bundle.num_exits)  # refused before the engines are built
+        bundle.space.parse(settings.depth)  # refused before the engines are built
     started = time.perf_counter()
-    configs = default_configs(bundle)
+    configs = bundle.default_configs()
     detector = Detector(
         bundle,
         backend,

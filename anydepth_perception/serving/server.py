@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.depth.controller import AUTO
-from anydepth_perception.depth.ladder import Rung
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import Frame, decode
-from anydepth_perception.execution import Decide
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import PendingFrame
 from anydepth_perception.serving.settings import Settings
@@ -24,9 +20,6 @@ from anydepth_perception.serving.thresholds import thresholds_by_class
 from anydepth_perception.serving.worker import steady_s
 
 _LOG = logging.getLogger(__name__)
-
-_HOPELESS = 0.8
-"""A frame is beyond rescue when its budget is below this share of the base-net's time on an idle machine."""
 
 FAILURES_IN_A_ROW = 3
 """Frames that a backend has to fail on before another one takes its place: a single failure may pass."""
@@ -123,20 +116,20 @@ class FrameServer:
         frame = decode(pending.message)
         budget_ms = settings.deadline_ms - self._age_ms(pending) if settings.deadline_ms else None
         chosen_s = self._clock()
-        rung = controller.choose(budget_ms)
+        plan = controller.begin(budget_ms)
         result = self.model.detector.detect(
             frame.image,
-            rung.config,
+            plan,
             color="bgr" if frame.color == "bgr" else "rgb",
             score_threshold=self._score_threshold(settings),
             max_detections=settings.max_detections,
-            decide=self._decide(rung, budget_ms, settings),
+            decide=controller.decide if controller.may_change else None,
         )
         self._failures = 0
         camera.publish(pending, result)
         latency_ms = self._age_ms(pending)
         host_ms = (self._clock() - chosen_s) * 1e3 - result.inference_ms
-        controller.observe(self._rung_that_ran(rung, result.config), result.inference_ms, host_ms)
+        controller.end(result.inference_ms, host_ms)
         report = FrameReport(
             depth=str(result.config),
             detections=len(result.detections.scores),
@@ -148,21 +141,6 @@ class FrameServer:
             deadline_ms=settings.deadline_ms,
         )
         camera.report(pending, frame, result, report)
-
-    def _decide(self, rung: Rung, budget_ms: float | None, settings: Settings) -> Decide | None:
-        """What shortens the plan within the frame; None where nothing does: a fixed depth stays as it is."""
-        midframe = self.model.midframe
-        if midframe is None or budget_ms is None or settings.depth != AUTO:
-            return None
-        state = self.model.controller.state
-        reserve_ms = self.model.reserve_ms * state.host_slowdown
-        return midframe.decide(rung, budget_ms, reserve_ms, state.inference_slowdown)
-
-    def _rung_that_ran(self, planned: Rung, config: DepthConfig) -> Rung:
-        midframe = self.model.midframe
-        if config == planned.config or midframe is None:
-            return planned
-        return Rung(config, midframe.latency_ms(config, planned), math.nan)
 
     def _score_threshold(self, settings: Settings) -> float | np.ndarray:
         """One number, or one for each class; made anew only when a parameter has changed."""
@@ -180,7 +158,7 @@ class FrameServer:
         if depth == AUTO:
             self.model.controller.set_depth(AUTO)
         else:
-            config = DepthConfig.parse(depth, self.model.bundle.num_exits)
+            config = self.model.bundle.space.parse(depth)
             # An engine that is not of the ladder is compiled here; the frames of that moment are late.
             self.model.detector.ensure(config)
             self.model.controller.set_depth(config)
@@ -193,4 +171,4 @@ class FrameServer:
         """Whether a newer frame waits and even an idle machine at base would miss."""
         if not deadline_ms or not self._has_waiting_frame():
             return False
-        return deadline_ms - age_ms < _HOPELESS * self.model.controller.ladder.base.latency_ms
+        return self.model.controller.is_hopeless(deadline_ms - age_ms)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError
 from anydepth_perception.serving.thresholds import ThresholdError, parse_thresholds
 
 DEPTH_CHOICES = "'auto', 'full', 'base' or a depth configuration like 'FFEE.FFEE' (with '.d4' for a decoder exit)"

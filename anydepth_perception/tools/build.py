@@ -8,18 +8,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from anydepth_perception.backends import (
-    BackendError,
-    create_backend,
-)
-from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache, default_folder
+from anydepth_perception.backends import BackendError, create_backend
+from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
-from anydepth_perception.depth.ladder import default_configs
-from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, create_execution
-from anydepth_perception.execution.plan import DecisionPointError
-from anydepth_perception.tools.detector_options import add_engine_options, fail
+from anydepth_perception.depth.space import DecisionPointError, DepthConfigError
+from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, Execution, decision_points_of
+from anydepth_perception.tools.arguments import fail
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import EngineOptions, add_cache_dir, add_engine_options
+
+
+class Options(EngineOptions):
+    """What the command line says; `config` are texts of configurations, None for the ladder."""
+
+    config: list[str] | None
+    cache_dir: Path
 
 
 class CacheError(RuntimeError):
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             fail(error)
 
 
-def build(options: argparse.Namespace) -> None:
+def build(options: Options) -> None:
     """Builds what the options ask for and prints one line for each engine and each check.
 
     Raises:
@@ -46,9 +49,9 @@ def build(options: argparse.Namespace) -> None:
         CacheError: the cache folder cannot be written.
     """
     bundle = Bundle.load(find_bundle(options.model))
-    configs = [DepthConfig.parse(text, bundle.num_exits) for text in options.config or ()]
+    configs = [bundle.space.parse(text) for text in options.config or ()]
     if not configs:
-        configs = list(default_configs(bundle, options.rungs))
+        configs = list(bundle.default_configs(options.rungs))
     _check_folder(options.cache_dir)
     cache = EngineCache(options.cache_dir)
     backend = create_backend(
@@ -60,9 +63,8 @@ def build(options: argparse.Namespace) -> None:
     )
     print(f"{bundle.name} on {backend.name} {backend.version}, {backend.precision}, for {backend.device}", flush=True)
     report = Report(len(configs))
-    execution = create_execution(
-        options.execution, bundle, backend, options.decision_points, cache=cache, progress=report
-    )
+    points = decision_points_of(options.execution, bundle.space, options.decision_points)
+    execution = Execution(bundle, backend, points, cache=cache, progress=report)
     for config in configs:
         execution.ensure(config)
     if cache.problem:
@@ -119,7 +121,7 @@ def _check_folder(folder: Path) -> None:
         raise CacheError(f"{folder}: cannot be written: {error.strerror}; give another --cache-dir") from error
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="build", description=__doc__)
     add_engine_options(parser)
     parser.add_argument(
@@ -128,13 +130,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"for {WHOLE}: a configuration to build, as full, base or FFEE.EEEE; may be repeated "
         f"(default: the ladder that the node starts with)",
     )
-    parser.add_argument(
-        "--cache-dir",
-        type=lambda text: Path(text).expanduser(),
-        default=default_folder(),
-        help="folder to keep engines in, as the node's parameter cache_dir (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
+    add_cache_dir(parser)
+    options = parser.parse_args(arguments, Options())
     if options.execution == STAGED and options.config:
         parser.error(f"--config is for {WHOLE}: {STAGED} execution builds what all configurations need")
     if options.execution == WHOLE and options.decision_points:

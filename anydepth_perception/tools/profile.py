@@ -13,28 +13,40 @@ from typing import Any
 import cv2
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.backends.engine_cache import EngineCache, default_folder
+from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle, BundleError
-from anydepth_perception.depth.config import all_configs
 from anydepth_perception.depth.ladder import Ladder
+from anydepth_perception.depth.space import DecisionPointError
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import DecisionPointError
 from anydepth_perception.profile import (
     Profile,
     ProfileError,
     RungTimes,
-    SingleSegments,
+    StepTimer,
     Times,
     default_path,
     measure_profile,
 )
-from anydepth_perception.tools.detector_options import add_detector_options, build_detector, fail, whole_number
+from anydepth_perception.tools.arguments import fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
+from anydepth_perception.tools.options import DetectorOptions, add_cache_dir, add_detector_options, build_detector
 from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart
 
 _TIMES_HEAD = "  min ms   p50 ms   p95 ms   p99 ms"
 _MAX_TAILS = 16
 """More configurations beside the ladder than this are drawn smaller and without their tails."""
+
+
+class Options(DetectorOptions):
+    """What the command line says; None for `output` and `plot` is where they lie by default."""
+
+    all_configurations: bool
+    segments: bool
+    cache_dir: Path
+    repeats: int
+    output: Path | None
+    plot: Path | None
+    json: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(_parse(arguments))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: Options) -> None:
     try:
         detector = build_detector(options, EngineCache(options.cache_dir))
         bundle = detector.bundle
@@ -53,16 +65,16 @@ def _run(options: argparse.Namespace) -> None:
             raise ProfileError(f"{path}: is to hold the profile and the picture; give another --plot")
         if options.all_configurations:
             _ensure_all(detector)
-        segments = None
+        steps = None
         if options.segments:
-            segments = SingleSegments(bundle, detector.backend, _show_progress("segment"))
+            steps = StepTimer(bundle, detector.backend, progress=_show_progress("step"))
         width, height = options.image_size
         profile = measure_profile(
             detector,
             options.repeats,
             image_width=width,
             image_height=height,
-            segments=segments,
+            steps=steps,
             progress=_show_progress("round"),
         )
         profile.save(path)
@@ -100,11 +112,11 @@ def table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
 
 
 def _segment_table(profile: Profile, bundle: Bundle) -> list[str]:
-    if not profile.segments_measured:
+    if not profile.steps_measured:
         return []
     lines = ["", f"{'segment':<20}  GFLOPs {_TIMES_HEAD}"]
-    for name, times in profile.segments.items():
-        lines.append(f"{name:<20} {bundle.manifest.segments[name].gflops:>7.3f} {_shown(times)}")
+    for step, times in profile.steps.items():
+        lines.append(f"{step!s:<20} {bundle.manifest.gflops[step]:>7.3f} {_shown(times)}")
     return lines
 
 
@@ -113,7 +125,7 @@ def _shown(times: Times) -> str:
 
 
 def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
-    bundle, measured = detector.bundle, profile.segments_measured
+    bundle, measured = detector.bundle, profile.steps_measured
     sums = "   sum of segments" if measured else ""
     lines = ["", f"{'configuration':<20}  GFLOPs {_TIMES_HEAD}{sums}      AP   ladder"]
     for times in profile.times:
@@ -128,7 +140,7 @@ def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[st
         )
     lines += ["", "* on the ladder: none is both faster and better   ~ estimated AP"]
     if measured:
-        ratio = profile.segments_over_rungs(bundle)
+        ratio = profile.steps_over_rungs(bundle)
         lines.append(f"sum of segments over measured time, median of all configurations: {ratio:.3f}")
     if len(detector.groups) > 1:
         lines += _group_table(profile, ladder, detector)
@@ -153,9 +165,9 @@ def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict
         "fingerprint": dict(profile.fingerprint),
         "load_state": asdict(profile.load_state),
         "host_ms": round(profile.host_ms, 4),
-        "segments": {name: round(ms, 4) for name, ms in profile.segment_ms.items()},
-        "segments_measured": profile.segments_measured,
-        "segments_over_rungs": round(profile.segments_over_rungs(bundle), 4),
+        "segments": {str(step): round(ms, 4) for step, ms in profile.step_ms.items()},
+        "segments_measured": profile.steps_measured,
+        "segments_over_rungs": round(profile.steps_over_rungs(bundle), 4),
         "rungs": {str(times.config): _rung_report(times, profile, ladder, bundle) for times in profile.times},
     }
 
@@ -218,14 +230,14 @@ def write_plot(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> 
 
 
 def _ensure_all(detector: Detector) -> None:
-    configs = sorted(all_configs(detector.bundle.num_exits), key=detector.bundle.gflops)
+    configs = sorted(detector.bundle.space.all(), key=detector.bundle.gflops)
     show = _show_progress("configuration")
     for number, config in enumerate(configs, 1):
         detector.ensure(config)
         show(number, len(configs))
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="profile", description=__doc__)
     add_detector_options(parser)
     parser.add_argument(
@@ -239,17 +251,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=True,
         help="whether to measure every segment by itself too (default: yes)",
     )
-    parser.add_argument(
-        "--cache-dir",
-        type=lambda text: Path(text).expanduser(),
-        default=default_folder(),
-        help="folder of engines, as the node's parameter cache_dir (default: %(default)s)",
-    )
+    add_cache_dir(parser)
     parser.add_argument("--repeats", type=whole_number(3), default=30, help="rounds (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file to write (default: the user's cache folder)")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="PNG to draw (default: beside the profile)")
     parser.add_argument("--json", action="store_true", help="print JSON on the last line")
-    return parser.parse_args(arguments)
+    return parser.parse_args(arguments, Options())
 
 
 def _show_progress(what: str) -> Callable[[int, int], None]:

@@ -13,7 +13,7 @@ from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
 from anydepth_perception.quantization.calibrate import METHODS
 from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS
-from anydepth_perception.tools.detector_options import fail, whole_number
+from anydepth_perception.tools.arguments import fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
 
 AISLE = "aisle"
@@ -26,12 +26,24 @@ _FIRST_SCENE = 1_500_000
 _SIZES = ((640, 480), (320, 320))
 
 
+class QuantizeOptions(argparse.Namespace):
+    """What `add_options` sets; `images` is a folder or `AISLE`, `runtime` a key of `PLACEMENT_FOR`."""
+
+    model: str
+    output: Path
+    images: str
+    count: int
+    runtime: str
+    method: str
+    min_products: int
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the tool."""
     with interruptible():
         parser = argparse.ArgumentParser(prog="quantize", description=__doc__)
         add_options(parser)
-        options = parser.parse_args(arguments)
+        options = parser.parse_args(arguments, QuantizeOptions())
         try:
             print(describe(quantize(options)))
         except (BundleError, CalibrationError, OSError) as error:
@@ -68,7 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def quantize(options: argparse.Namespace) -> Bundle:
+def quantize(options: QuantizeOptions) -> Bundle:
     """Does what the options of `add_options` say, and returns the bundle written.
 
     Raises:

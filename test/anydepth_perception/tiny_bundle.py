@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from spaces import STAGES
 
 from anydepth_perception.bundle import Bundle, write_bundle
-from anydepth_perception.depth.config import STAGES
 
 CLASS_NAMES = ("person", "crate", "cone")
 SIZE = 64
 CHANNELS = 8
 STRIDES = {"stem": 4, "p2": 4, "p3": 8, "p4": 16, "p5": 32, "fpn_p4": 16, "fpn_p3": 8, "pan_p4": 16, "pan_p5": 32}
+STRIDES |= {f"layer.{number}": 32 for number in (1, 2, 3)}
 READS = {
     "p2": ("stem",),
     "p3": ("p2",),
@@ -139,6 +140,52 @@ def tiny_parts_with_exits() -> tuple[dict[str, Any], dict[str, onnx.ModelProto]]
     return manifest, segments
 
 
+def tiny_parts_of_four_stages(size: int = SIZE) -> tuple[dict[str, Any], dict[str, onnx.ModelProto]]:
+    """Manifest and segments of a backbone whose first stage has nothing to skip, and a decoder with three exits.
+
+    It has no neck, a family of its own, and reports one class per row without NMS, which no other bundle does.
+    """
+    rng = np.random.default_rng(3)
+    stages, numbers = STAGES[:4], (1, 2, 3)
+    segments = {"stem": _stem(SegmentBuilder("stem", size, rng))}
+    for stage in stages:
+        for path in ("full",) if stage == "p2" else ("essential", "full"):
+            segments[f"{stage}.{path}"] = _stage(SegmentBuilder(f"{stage}.{path}", size, rng), stage, path == "full")
+    for number in numbers:
+        builder, source = SegmentBuilder(f"layer.{number}", size, rng), f"layer.{number - 1}" if number > 1 else "p5"
+        conv = builder.conv(source, "conv", CHANNELS, 3)
+        builder.node("Tanh", [conv], "act", output=builder.name)
+        shape = _shape(builder.name, size)
+        segments[builder.name] = builder.model({source: (TensorProto.FLOAT, shape)}, {builder.name: shape})
+        segments[f"exit.{number}"] = _head(SegmentBuilder(f"exit.{number}", size, rng), (builder.name, "p4", "p3"))
+    manifest = tiny_manifest(size)
+    manifest |= {
+        "name": "four",
+        "family": "toy",
+        "outputs": {"boxes": "boxes", "logits": "logits", "ordered": True},
+        "postprocess": {"nms": False, "iou_threshold": 0.7, "multi_label": False},
+        "num_exits": len(numbers),
+        "pipeline": ["stem", *stages, "exits"],
+        "stages": {
+            stage: {"essential": f"{stage}.{'full' if stage == 'p2' else 'essential'}", "full": f"{stage}.full"}
+            for stage in stages
+        },
+        "exits": {
+            str(last): [*(f"layer.{number}" for number in numbers[:last]), f"exit.{last}"] for last in numbers
+        },
+        "segments": {name: {"gflops": 0.002 if name.endswith(".full") else 0.001} for name in segments},
+        "accuracy": {
+            "dataset": "none",
+            "metric": "AP, invented",
+            "configurations": {
+                "FFFF.d3": {"AP": FULL_AP, "measured": False},
+                "FEEE.d2": {"AP": BASE_AP, "measured": False},
+            },
+        },
+    }
+    return manifest, segments
+
+
 def _shape(tensor: str, size: int) -> list[int]:
     return [1, CHANNELS, size // STRIDES[tensor], size // STRIDES[tensor]]
 
@@ -174,11 +221,11 @@ def _stage(builder: SegmentBuilder, stage: str, full: bool) -> onnx.ModelProto:
     return builder.model(inputs, {stage: _shape(stage, builder.size)})
 
 
-def _head(builder: SegmentBuilder) -> onnx.ModelProto:
+def _head(builder: SegmentBuilder, reads: tuple[str, ...] = HEAD_READS) -> onnx.ModelProto:
     """One prediction per cell of each level: a box around the cell's centre that varies a little, and class logits."""
     size, count = builder.size, len(CLASS_NAMES)
     boxes, logits = [], []
-    for level in HEAD_READS:
+    for level in reads:
         cells = size // STRIDES[level]
         features = builder.node("Transpose", [level], f"{level}_cells", perm=[0, 2, 3, 1])
         shape = builder.weight(f"{level}_shape", np.array([1, cells * cells, CHANNELS], np.int64))
@@ -196,6 +243,6 @@ def _head(builder: SegmentBuilder) -> onnx.ModelProto:
         logits.append(builder.node("Add", [scored, rarity], f"{level}_logits"))
     builder.node("Concat", boxes, "all_boxes", output="boxes", axis=1)
     builder.node("Concat", logits, "all_logits", output="logits", axis=1)
-    total = sum((size // STRIDES[level]) ** 2 for level in HEAD_READS)
-    inputs = {level: (TensorProto.FLOAT, _shape(level, size)) for level in HEAD_READS}
+    total = sum((size // STRIDES[level]) ** 2 for level in reads)
+    inputs = {level: (TensorProto.FLOAT, _shape(level, size)) for level in reads}
     return builder.model(inputs, {"boxes": [1, total, 4], "logits": [1, total, count]})

@@ -6,7 +6,7 @@ import json
 
 
 def test_tool_times_cold_and_warm_starts_and_prints_json_last(start, tiny_bundle_path):
-    tool = start("-m", "anydepth_perception.tools.bench_start", "--starts", "1", "--model", str(tiny_bundle_path))
+    tool = start("-m", "anydepth_perception.tools.bench", "start", "--starts", "1", "--model", str(tiny_bundle_path))
     assert tool.wait() == 0, tool.log()
     report = json.loads(tool.log().splitlines()[-1])
     for kind in ("cold", "warm"):
@@ -24,7 +24,7 @@ def test_tool_times_cold_and_warm_starts_and_prints_json_last(start, tiny_bundle
 
 
 def test_node_that_cannot_start_is_an_error_with_the_end_of_its_log(start):
-    tool = start("-m", "anydepth_perception.tools.bench_start", "--starts", "1", "--model", "nowhere")
+    tool = start("-m", "anydepth_perception.tools.bench", "start", "--starts", "1", "--model", "nowhere")
     tool.wait_for_log("error: ")
     assert tool.wait() == 1
     assert "nowhere: no such bundle" in tool.log() and "Traceback" not in tool.log()

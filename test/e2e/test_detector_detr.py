@@ -11,12 +11,11 @@ from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
-from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.detection.images import decode
-from training.export import export_segments, manifest_of
+from training.export.bundle import export_segments, manifest_of
 from training.families import build_model
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 CLASS_NAMES = ["person", "pallet"]
 MAX_DETECTIONS = 50
@@ -64,7 +63,7 @@ def test_the_node_publishes_what_the_exit_of_the_configuration_finds(active, bun
     active.wait_for_publisher("/detections")
     images = active.publisher(Image, "image_raw", RELIABLE)
     message = image_message(stamped(0), seed=3)
-    config = DepthConfig.parse(depth, bundle.num_exits)
+    config = bundle.space.parse(depth)
     detector = Detector(bundle, create_backend("onnxruntime"), configs=[config])
     expected = detector.detect(decode(message).image, config, score_threshold=0.0, max_detections=MAX_DETECTIONS)
     for count in (1, 2):  # a new depth holds from the frame after the next on at the latest

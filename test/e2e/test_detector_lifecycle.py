@@ -229,7 +229,7 @@ def test_ros_arguments_that_cannot_be_read_are_an_error_of_one_line(start, argum
 
 
 def test_node_camera_and_detector_never_import_torch(start):
-    modules = "anydepth_perception.ros.node, anydepth_perception.tools.camera"
+    modules = "anydepth_perception.ros.node, anydepth_perception.tools.camera.node"
     process = start("-c", f"import {modules}, sys; sys.exit('torch' in sys.modules)")
     assert process.wait() == 0, process.log()
 

@@ -12,14 +12,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from spaces import STAGES
 
 from anydepth_perception.backends import Backend, create_backend, run_once
 from anydepth_perception.backends.base import Placement
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.tensorrt import TensorRtBackend, TensorRtEngine
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.execution import Execution, SelfCheckError, StagedExecution, WholeExecution
+from anydepth_perception.depth.space import DepthConfig
+from anydepth_perception.execution import Execution, SelfCheckError
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
 AP_TOLERANCE = 0.001
@@ -59,7 +60,7 @@ def backend(request: pytest.FixtureRequest) -> TensorRtBackend:
 def test_every_depth_agrees_with_the_cpu(
     shipped: Bundle, image: np.ndarray, expected: dict, backend: TensorRtBackend, staged: bool
 ) -> None:
-    execution = (StagedExecution if staged else WholeExecution)(shipped, backend)
+    execution = Execution(shipped, backend, shipped.space.default_points if staged else ())
     for config, rows in expected.items():
         execution.ensure(config)
         difference = np.abs(raw_outputs(execution, config, image) - rows).max()
@@ -129,14 +130,14 @@ def test_an_engine_that_computes_something_else_is_refused(shipped: Bundle) -> N
     backend = CountingBackend()
     backend.tampers = True
     with pytest.raises(SelfCheckError):
-        WholeExecution(shipped, backend).ensure(shipped.full)
+        Execution(shipped, backend).ensure(shipped.full)
 
 
 def test_engines_are_found_again(shipped: Bundle, image: np.ndarray, tmp_path: Path) -> None:
     found = []
     for builds in (1, 0):
         backend = CountingBackend()
-        execution = WholeExecution(shipped, backend, EngineCache(tmp_path / "engines"))
+        execution = Execution(shipped, backend, cache=EngineCache(tmp_path / "engines"))
         execution.ensure(shipped.full)
         assert backend.builds == builds
         found.append(raw_outputs(execution, shipped.full, image))
@@ -146,7 +147,7 @@ def test_engines_are_found_again(shipped: Bundle, image: np.ndarray, tmp_path: P
 def test_a_depth_can_be_prepared_while_another_runs(
     shipped: Bundle, image: np.ndarray, float16: TensorRtBackend
 ) -> None:
-    execution = WholeExecution(shipped, float16)
+    execution = Execution(shipped, float16)
     execution.ensure(shipped.base)
     first = raw_outputs(execution, shipped.base, image)
     preparing = threading.Thread(target=execution.ensure, args=(shipped.full,))
@@ -161,10 +162,10 @@ def test_the_ap_of_float16_is_that_of_float32(shipped: Bundle, float16: TensorRt
     pytest.importorskip("torch", reason="training/ evaluates with torch, which is not installed")
     from anydepth_perception.detection.postprocess import Postprocessor
     from anydepth_perception.detection.preprocess import Preprocessor
-    from training.evaluate import detect_all
     from training.evaluation.coco import metrics_by_depth
     from training.evaluation.images import AisleImages
     from training.evaluation.network import BundleNetwork
+    from training.evaluation.results import detect_all
 
     manifest = shipped.manifest
     configs = [shipped.full, shipped.base]

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from training.data.batches import training_batches
-from training.distributed import ALONE, Processes, join_processes, leave_processes
+from training.loop.distributed import ALONE, Processes, join_processes, leave_processes
+from training.loop.trainer import Trainer
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
 from training.models.targets import Targets
-from training.recipe import DataSettings, LossSettings, OptimizerSettings, Recipe
-from training.train import Trainer
+from training.recipes.recipe import DataSettings, LossSettings, OptimizerSettings, Recipe
 
 STEPS = 5
 _COMMON = {

@@ -14,11 +14,11 @@ from random_weights import randomise
 
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.export import export_segments, manifest_of
+from training.export.bundle import export_segments, manifest_of
 from training.families import build_model
 from training.models.detector import AnyDepthDetector
 from training.models.detr import AnyDepthDetr
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 SMALLEST_MARGIN = 1e-5
 """Between the last selected query and the first left out: below it, rounding may choose either."""
@@ -69,7 +69,7 @@ class Exported:
             assert margin >= SMALLEST_MARGIN, f"{config}: query selection is within {margin:.1e} of a tie"
             yield config, expected
         while num_mixtures:
-            exit_index = picks.randint(1, self.bundle.num_exits) if self.bundle.num_exits else None
+            exit_index = picks.randint(1, self.bundle.space.num_exits) if self.bundle.space.num_exits else None
             config = DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES), exit_index)
             expected, margin = self.in_torch(config)
             if margin >= SMALLEST_MARGIN:

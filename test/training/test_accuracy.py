@@ -12,8 +12,14 @@ from tiny_bundle import make_tiny_bundle
 
 from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.depth.config import STAGES, DepthConfig, all_configs
-from anydepth_perception.depth.ladder import default_configs
-from training.accuracy import configs_that_matter, fit_estimate, make_plan, measure_table, with_error, write_accuracy
+from training.export.accuracy import (
+    configs_that_matter,
+    fit_estimate,
+    make_plan,
+    measure_table,
+    with_error,
+    write_accuracy,
+)
 
 GAINS = dict(zip(STAGES, (0.004, 0.009, 0.006, 0.002, 0.007, 0.011, 0.003, 0.001), strict=True))
 
@@ -95,7 +101,7 @@ def test_table_measures_the_ladder_that_follows_from_it(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny.anydepth")
     accuracy = measure_table(measure_with(with_pairs), bundle, "made up", num_random=40, num_held_out=30)
     written = write_accuracy(bundle, accuracy)
-    assert all(written.is_measured(config) for config in default_configs(written))
+    assert all(written.is_measured(config) for config in written.default_configs())
     assert written.has_accuracy
     assert not all(written.is_measured(config) for config in all_configs())
 

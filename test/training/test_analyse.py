@@ -17,8 +17,8 @@ from anydepth_perception.bundle import Bundle
 from training.analyse import main
 from training.analysis.plots import pareto, read_csv, smooth
 from training.analysis.reports import bundle_depths
-from training.recipe import Recipe
-from training.weights import save_weights
+from training.recipes.recipe import Recipe
+from training.recipes.weights import save_weights
 
 
 def made_up_weights(path: Path, recipe: Recipe) -> str:

@@ -10,9 +10,9 @@ from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
-from anydepth_perception.execution import Execution, StagedExecution, WholeExecution
+from anydepth_perception.execution import Execution
 from training.data.aisle import render_image
-from training.weights import load_weights
+from training.recipes.weights import load_weights
 
 NUM_MIXTURES = 10
 TOLERANCE = 1e-4
@@ -52,12 +52,12 @@ def raw_outputs(execution: Execution, config: DepthConfig, image: np.ndarray) ->
 
 def test_whole_execution_agrees_with_torch(exported: Exported, in_torch: Outputs, backend: Backend) -> None:
     for config, expected in in_torch:
-        execution = WholeExecution(exported.bundle, backend)  # one each, so that memory holds one at a time
+        execution = Execution(exported.bundle, backend)  # one each, so that memory holds one at a time
         execution.ensure(config)
         assert exported.difference(raw_outputs(execution, config, exported.image), expected) < TOLERANCE, str(config)
 
 
 def test_staged_execution_agrees_with_torch(exported: Exported, in_torch: Outputs, backend: Backend) -> None:
-    execution = StagedExecution(exported.bundle, backend, exported.bundle.manifest.pipeline[1:])
+    execution = Execution(exported.bundle, backend, exported.bundle.manifest.space.names[1:])
     for config, expected in in_torch:
         assert exported.difference(raw_outputs(execution, config, exported.image), expected) < TOLERANCE, str(config)

@@ -12,10 +12,11 @@ import pytest
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, find_bundle
-from training import bench, bench_parts
-from training.bench_networks import largest_difference
-from training.bench_plan import NotMeasured
-from training.bench_report import HEADLINES, headline, markdown
+from training.bench import parts as bench_parts
+from training.bench import run as bench
+from training.bench.networks import largest_difference
+from training.bench.plan import NotMeasured
+from training.bench.report import HEADLINES, headline, markdown
 
 PROMISED = (
     "staged_over_whole", "whole_over_monolithic", "base_over_full", "base_over_full_vs_gflops", "switch_over_steady",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.bench_plan import NotMeasured, Part, run_parts
+from training.bench.plan import NotMeasured, Part, run_parts
 
 
 class Clock:

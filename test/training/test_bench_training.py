@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from training.bench_training import DISTILLED, JOINT, STATIC, main, variants
-from training.recipe import load_recipe
+from training.bench.training import DISTILLED, JOINT, STATIC, main, variants
+from training.recipes.recipe import load_recipe
 
 
 def test_variants_differ_in_passes_and_distillation_alone() -> None:

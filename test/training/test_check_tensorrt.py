@@ -11,7 +11,7 @@ from tiny_bundle import tiny_manifest, tiny_segments
 
 from anydepth_perception.backends.tensorrt_builder import PRECISIONS
 from anydepth_perception.bundle import Bundle, find_bundle, write_bundle
-from training.check_tensorrt import RECORD, check_bundle, main, random_bundle
+from training.bench.check_tensorrt import RECORD, check_bundle, main, random_bundle
 
 pytestmark = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),

@@ -18,14 +18,14 @@ from transformers import RTDetrForObjectDetection
 from yolo_original import original_state
 
 from anydepth_perception.bundle import Bundle
+from training.bench.huggingface import random_rtdetr
 from training.convert.__main__ import main
 from training.data.coco_names import COCO_NAMES
-from training.export import main as export
+from training.export.bundle import main as export
 from training.families import build_model
-from training.huggingface import random_rtdetr
 from training.models.detr_convert import from_huggingface
 from training.models.stage import STATIC
-from training.weights import load_weights
+from training.recipes.weights import load_weights
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,9 +11,9 @@ import torch
 from rtdetr_layouts import as_original, as_version_4
 from torch import Tensor, nn
 
+from training.bench.huggingface import random_rtdetr
 from training.data.coco_names import COCO_NAMES
 from training.families import build_model
-from training.huggingface import random_rtdetr
 from training.models.batchnorm import FrozenBatchNorm2d, SwitchableBatchNorm2d
 from training.models.conversion import Conversion
 from training.models.detr import SIZES, AnyDepthDetr

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import RTDetrForObjectDetection
 
+from training.bench.huggingface import random_rtdetr
 from training.data.coco_names import COCO_NAMES
 from training.families import build_model
-from training.huggingface import random_rtdetr
 from training.models.batchnorm import SwitchableBatchNorm2d
 from training.models.decoder import NUM_QUERIES
 from training.models.detr import HEAD_INPUTS, SIZES, AnyDepthDetr

@@ -15,10 +15,10 @@ import torch
 from distributed_steps import RECIPES, STEPS, steps
 
 from training.data.batches import training_batches
-from training.distributed import Processes, SynchronizedBatchNorm2d, join_processes
+from training.loop.distributed import Processes, SynchronizedBatchNorm2d, join_processes
+from training.loop.trainer import Trainer
 from training.models.targets import Targets
-from training.recipe import RecipeError
-from training.train import Trainer
+from training.recipes.recipe import RecipeError
 
 HERE = Path(__file__).parent
 

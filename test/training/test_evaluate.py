@@ -18,8 +18,6 @@ from torch import multiprocessing
 
 from anydepth_perception.detection.detector import Detections
 from training.data.aisle import write_coco
-from training.distributed import Processes, join_processes, leave_processes
-from training.evaluate import main, model_results, parse_depths
 from training.evaluation.coco import (
     METRICS,
     ImageResult,
@@ -31,9 +29,11 @@ from training.evaluation.coco import (
     metrics_by_depth,
 )
 from training.evaluation.images import AisleImages, CocoImages, EvaluationDataError, Truth
+from training.evaluation.results import main, model_results, parse_depths
 from training.families import build_model
+from training.loop.distributed import Processes, join_processes, leave_processes
 from training.models.stage import STATIC
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -175,7 +175,7 @@ def test_processes_share_the_images_out() -> None:
     shards = []
     for rank in (0, 1):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("training.evaluate.gather_results", lambda local, processes: local)
+            patch.setattr("training.evaluation.results.gather_results", lambda local, processes: local)
             shards.append(model_results(model, [model.space.full], images, recipe, processes=Processes(rank, 2)))
     assert [list(shard) for shard in shards] == [[1, 3], [2]]
 

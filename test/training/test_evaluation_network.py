@@ -17,7 +17,7 @@ from anydepth_perception.depth.config import DepthConfig, all_configs
 from training.data.aisle import render_image
 from training.evaluation.network import BundleNetwork, TorchNetwork, walk
 from training.families import build_model
-from training.weights import load_weights
+from training.recipes.weights import load_weights
 
 MODELS = Path(__file__).parents[2] / "models"
 

@@ -11,10 +11,10 @@ import pytest
 from random_weights import randomise
 
 from anydepth_perception.aisle import CLASS_NAMES
-from training import evidence
-from training.analysis.evidence import NAIVE, OURS, STATIC_BASE, STATIC_FULL, WITHOUT_FINE, bars, blocks, fill
-from training.study import load_study, run_folder
-from training.weights import save_weights
+from training.analysis import evidence
+from training.analysis.evidence_tables import NAIVE, OURS, STATIC_BASE, STATIC_FULL, WITHOUT_FINE, bars, blocks, fill
+from training.analysis.study import load_study, run_folder
+from training.recipes.weights import save_weights
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENTS = {path.stem: json.loads(path.read_text()) for path in (DOCS / "evidence").glob("*.json")}

@@ -11,10 +11,10 @@ import torch
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.execution import StagedExecution, WholeExecution
-from training.export import export_segments, manifest_of
+from anydepth_perception.execution import Execution
+from training.export.bundle import export_segments, manifest_of
 from training.families import build_model
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 NUM_EXITS = 3
 
@@ -32,9 +32,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def executions(bundle: Bundle) -> tuple[WholeExecution, StagedExecution]:
+def executions(bundle: Bundle) -> tuple[Execution, Execution]:
     backend = create_backend("onnxruntime", threads=1)
-    both = WholeExecution(bundle, backend), StagedExecution(bundle, backend)
+    both = Execution(bundle, backend), Execution(bundle, backend, bundle.space.default_points)
     for execution in both:
         image = execution.image
         image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
@@ -47,39 +47,39 @@ def configurations() -> list[DepthConfig]:
     return [DepthConfig.full(NUM_EXITS), DepthConfig.base(NUM_EXITS), *mixtures]
 
 
-def outputs(execution: WholeExecution | StagedExecution, config: DepthConfig) -> np.ndarray:
+def outputs(execution: Execution, config: DepthConfig) -> np.ndarray:
     execution.run(config)
     return np.concatenate([execution.boxes, execution.logits], axis=2)
 
 
 @pytest.mark.parametrize("config", configurations(), ids=str)
 def test_staged_and_whole_put_out_the_same(
-    executions: tuple[WholeExecution, StagedExecution], config: DepthConfig
+    executions: tuple[Execution, Execution], config: DepthConfig
 ) -> None:
     whole, staged = executions
     whole.ensure(config)
     np.testing.assert_allclose(outputs(staged, config), outputs(whole, config), atol=1e-5)
 
 
-def test_exits_put_out_different_boxes(executions: tuple[WholeExecution, StagedExecution]) -> None:
+def test_exits_put_out_different_boxes(executions: tuple[Execution, Execution]) -> None:
     first, last = (outputs(executions[1], DepthConfig((True,) * 8, exit_index)) for exit_index in (1, NUM_EXITS))
     assert np.abs(first - last).max() > 0.01
 
 
 def test_the_exit_can_be_chosen_when_only_the_decoder_is_left(
-    executions: tuple[WholeExecution, StagedExecution], bundle: Bundle
+    executions: tuple[Execution, Execution], bundle: Bundle
 ) -> None:
     _, staged = executions
     early = DepthConfig(bundle.full.full_paths, 1)
     expected = outputs(staged, early)
-    executed = staged.run(bundle.full, lambda asked: early if asked.point == "exits" else asked.config)
+    executed = staged.run(bundle.full, lambda point, _: early if point == "exits" else bundle.full)
     assert executed.config == early
     np.testing.assert_array_equal(np.concatenate([staged.boxes, staged.logits], axis=2), expected)
 
 
 def test_weights_are_in_memory_once(bundle: Bundle) -> None:
     backend = create_backend("onnxruntime", threads=1)
-    whole = WholeExecution(bundle, backend)
+    whole = Execution(bundle, backend)
     whole.ensure(bundle.full)
     one = backend.weight_bytes
     for exit_index in (1, 2):

@@ -15,12 +15,12 @@ import torch
 from random_weights import randomise
 
 from anydepth_perception.backends import create_backend, run_once
-from anydepth_perception.bundle import Bundle, write_bundle, write_reference
+from anydepth_perception.bundle import Bundle, rewrite_bundle, write_bundle
+from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.execution import SelfCheckError, WholeExecution
-from anydepth_perception.execution.self_check import reference_configs
+from anydepth_perception.execution import Execution, SelfCheckError
 from training.data.settings import CocoSettings
-from training.export import (
+from training.export.bundle import (
     export_segments,
     main,
     manifest_of,
@@ -28,12 +28,12 @@ from training.export import (
     reference_image,
     reference_in_torch,
 )
+from training.export.model_card import AISLE_DATASET, model_card
 from training.families import build_model
 from training.losses.distillation import DistillationSettings
-from training.model_card import AISLE_DATASET, model_card
 from training.models.yolo import AnyDepthYolo
-from training.recipe import Recipe, RecipeError
-from training.weights import Weights, load_weights, save_weights
+from training.recipes.recipe import Recipe, RecipeError
+from training.recipes.weights import Weights, load_weights, save_weights
 
 CLASS_NAMES = ["a", "b", "c"]
 RECIPE = Recipe(model="yolo-t", image_size=(96, 128))
@@ -161,7 +161,7 @@ def test_the_command_stores_references_that_the_engines_meet(model: AnyDepthYolo
     reference = exported.read_reference()
     assert reference is not None
     assert set(reference.rows) == set(reference_configs(exported))
-    WholeExecution(exported, create_backend("onnxruntime", threads=1)).ensure(exported.full)
+    Execution(exported, create_backend("onnxruntime", threads=1)).ensure(exported.full)
 
 
 def test_the_command_writes_references_alone_and_leaves_the_rest(
@@ -184,6 +184,6 @@ def test_references_of_other_weights_are_noticed(bundle: Bundle, tmp_path: Path)
     other = build_model("yolo-t", len(CLASS_NAMES)).eval()
     randomise(other)
     path = Path(shutil.copytree(bundle.path, tmp_path / "random.anydepth"))
-    write_reference(Bundle.load(path), reference_in_torch(other, bundle, reference_image(bundle)))
+    rewrite_bundle(Bundle.load(path), reference=reference_in_torch(other, bundle, reference_image(bundle)))
     with pytest.raises(SelfCheckError):
-        WholeExecution(Bundle.load(path), create_backend("onnxruntime", threads=1)).ensure(bundle.full)
+        Execution(Bundle.load(path), create_backend("onnxruntime", threads=1)).ensure(bundle.full)

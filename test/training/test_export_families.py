@@ -44,4 +44,4 @@ def test_only_the_yolo_bundle_asks_for_suppression(exported: Exported) -> None:
     is_yolo = exported.model.name.startswith("yolo")
     assert exported.bundle.manifest.postprocess.nms == is_yolo
     assert exported.bundle.manifest.family == ("yolo" if is_yolo else "detr")
-    assert exported.bundle.num_exits == {"detr-r18": 3, "detr-r50": 6, "yolo-l": 0}[exported.model.name]
+    assert exported.bundle.space.num_exits == {"detr-r18": 3, "detr-r50": 6, "yolo-l": 0}[exported.model.name]

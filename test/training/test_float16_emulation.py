@@ -12,7 +12,7 @@ from anydepth_perception.aisle import AisleScene
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.execution.self_check import TOLERANCES
-from training.float16_emulation import emulate_float16, round_to_float16
+from training.evaluation.float16_emulation import emulate_float16, round_to_float16
 
 SIZE = 64
 

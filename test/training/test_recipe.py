@@ -8,7 +8,7 @@ import pytest
 
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
 from training.models.fine import FineSettings
-from training.recipe import RECIPES, RecipeError, load_recipe
+from training.recipes.recipe import RECIPES, RecipeError, load_recipe
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

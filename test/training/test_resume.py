@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training import checkpoint
-from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from training.train import Trainer, main
+from training.loop import checkpoint
+from training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from training.loop.trainer import Trainer, main
 
 ROOT = Path(__file__).parents[2]
 ITERATIONS = 8

@@ -8,8 +8,9 @@ from exported import export_with_random_weights
 
 from anydepth_perception.bundle import Bundle, ReferenceRows, choose_rows, find_bundle
 from anydepth_perception.bundle.float16 import to_float16
+from anydepth_perception.bundle.plain_run import run_plainly, smooth_noise
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.execution.self_check import TOLERANCES, difference, run_plainly, smooth_noise
+from anydepth_perception.execution.self_check import TOLERANCES, difference
 
 SHIPPED, RANDOM_DETR = "aisle-yolo-t", "detr-r18"
 DETR_SIZE = 160
@@ -63,7 +64,7 @@ def test_the_wrong_path_of_any_stage_is_noticed(checked: Checked) -> None:
 
 
 def test_the_wrong_exit_is_noticed(checked: Checked) -> None:
-    for exit_index in range(1, checked.bundle.num_exits):
+    for exit_index in range(1, checked.bundle.space.num_exits):
         moved = checked.difference_of(DepthConfig(checked.bundle.full.full_paths, exit_index))
         assert moved > TOLERANCES["float16"], exit_index
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from training.loop.trainer import Trainer
 from training.losses.distillation import YOLO_DISTILLATION, DistillationSettings
 from training.models.batchnorm import SwitchableBatchNorm2d
 from training.models.stage import Aggregator, SplitBlocks
 from training.models.targets import Targets, pad_targets
-from training.recipe import LossSettings, Recipe, RecipeError
-from training.train import Trainer
+from training.recipes.recipe import LossSettings, Recipe, RecipeError
 
 SMALL = {"image_size": (64, 96), "iterations": 2, "batch_size": 2, "workers": 0}
 RECIPES = {

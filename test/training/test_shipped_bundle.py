@@ -11,15 +11,15 @@ import torch
 from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.depth.ladder import default_configs
 from anydepth_perception.detection.preprocess import Preprocessor
-from anydepth_perception.execution.self_check import difference, reference_configs
+from anydepth_perception.execution.self_check import difference
 from training.data.aisle import render_image
-from training.evaluate import evaluate_bundle
-from training.export import single_stage_configs
+from training.evaluation.results import evaluate_bundle
+from training.export.bundle import single_stage_configs
 from training.models.yolo import AnyDepthYolo
-from training.weights import load_weights
+from training.recipes.weights import load_weights
 
 NAME = "aisle-yolo-t"
 
@@ -91,7 +91,7 @@ def test_the_accuracy_table_rests_on_measurements(bundle: Bundle) -> None:
 
 
 def test_the_default_ladder_has_at_least_five_rungs(bundle: Bundle) -> None:
-    assert len(default_configs(bundle)) >= 5
+    assert len(bundle.default_configs()) >= 5
 
 
 def test_it_detects_on_a_few_validation_images(bundle: Bundle) -> None:

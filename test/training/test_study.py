@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import RecipeError
-from training.study import STUDIES, load_study, main, table
+from training.analysis.study import STUDIES, load_study, main, table
+from training.recipes.recipe import RecipeError
 
 SMALL = """
 recipe: aisle-yolo-t

@@ -12,16 +12,16 @@ from random_weights import randomise
 
 from anydepth_perception.depth.config import STAGES
 from training.analysis.cka import essential_steps
-from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data.annotated import SampleError, fit, mirror
 from training.data.batches import collate, training_batches
 from training.data.scenes import TrainingScenes, annotated
-from training.ema import ModelEma
-from training.optimizer import learning_rate, make_optimizer
-from training.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
-from training.run_log import append_row, drop_rows_after
-from training.train import Trainer, main
-from training.weights import save_weights, start_from
+from training.loop.checkpoint import load_checkpoint, save_checkpoint
+from training.loop.ema import ModelEma
+from training.loop.optimizer import learning_rate, make_optimizer
+from training.loop.run_log import append_row, drop_rows_after
+from training.loop.trainer import Trainer, main
+from training.recipes.recipe import DataSettings, OptimizerSettings, Recipe, RecipeError
+from training.recipes.weights import save_weights, start_from
 
 RECIPE = Recipe(
     model="yolo-t",

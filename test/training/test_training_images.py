@@ -16,10 +16,10 @@ from training.data.batches import training_batches, training_data
 from training.data.coco import ImageReadError
 from training.data.images import TrainingImages
 from training.data.settings import CocoSettings, DetrAugmentation, YoloAugmentation
-from training.distributed import Processes
-from training.recipe import Recipe, RecipeError, load_recipe
-from training.train import main
-from training.weights import load_weights
+from training.loop.distributed import Processes
+from training.loop.trainer import main
+from training.recipes.recipe import Recipe, RecipeError, load_recipe
+from training.recipes.weights import load_weights
 
 COUNT = 5
 YOLO = YoloAugmentation(plain_epochs=1)

@@ -1,293 +1,189 @@
-"""The tables of docs/evidence.md, made of what `training.evidence` measured, and the marked places they go to."""
+"""Fills docs/evidence.md: measures the runs of the evidence study, keeps the figures as JSON, writes the tables."""
 
 from __future__ import annotations
 
-import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from training.analysis.errors import KINDS
-from training.analysis.tables import table
+import torch
 
-OURS = "plus feature alignment"
-NAIVE = "naive joint"
-ABLATION = (
-    NAIVE,
-    "plus switchable norms",
-    "plus aggregators",
-    "plus naive distillation",
-    "plus target alignment",
-    OURS,
-)
-JOINT = "preset joint"
-STATIC_FULL, STATIC_BASE = "static full", "static base"
-WITHOUT_FINE = "without FINE"
-LONGER = tuple(f"longer {variant}" for variant in (STATIC_FULL, STATIC_BASE, JOINT, WITHOUT_FINE))
-SHIPPED = "shipped"
-FINE_VARIANTS = {WITHOUT_FINE: "none", "FINE r=1": "1", STATIC_FULL: "2", "FINE r=4": "4"}
-CKA_VARIANTS = (OURS, "spatial features", "plus aggregators", NAIVE, STATIC_FULL, LONGER[2])
-ERROR_VARIANTS = (WITHOUT_FINE, STATIC_FULL)
-SWEEP = {
-    "super-net": "FFFF.FFFF",
-    "essential path in P2": "EFFF.FFFF",
-    "in P2 and P3": "EEFF.FFFF",
-    "in P2 to P4": "EEEF.FFFF",
-    "in the whole backbone": "EEEE.FFFF",
-    "in PAN": "FFFF.FFEE",
-    "in FPN and PAN": "FFFF.EEEE",
-    "base-net": "EEEE.EEEE",
-}
-"""The rows of the papers' Tables 2 and 9."""
+from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.depth.config import DepthConfig, all_configs
+from training.analysis import plots
+from training.analysis.cka import boundary_cka
+from training.analysis.errors import count_errors
+from training.analysis.evidence_tables import CKA_VARIANTS, ERROR_VARIANTS, OURS, SHIPPED, SWEEP, blocks, fill
+from training.analysis.reports import analyse_samples, bundle_depths, tensors
+from training.analysis.study import Study, load_study, run_folder, study_results
+from training.evaluation.coco import metrics_by_depth
+from training.evaluation.images import AisleImages
+from training.evaluation.results import bundle_results, gflops_of, model_results
+from training.recipes.recipe import RecipeError
+from training.recipes.weights import Weights, load_weights
 
-Documents = Mapping[str, Any]
-_MARKED = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+KEPT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+TEST_IMAGES = 500
+CKA_IMAGES = 50
+MIXTURE_IMAGES = 200
+"""All 256 configurations of one run take a quarter of an hour on these."""
 
 
-def fill(page: str, tables: Mapping[str, str]) -> str:
-    """Puts each table between its marks, `<!-- table: NAME -->` and `<!-- end -->`.
-
-    Raises:
-        ValueError: the page has a mark without a table or lacks one.
-    """
-    names = _MARKED.findall(page)
-    if set(names) != set(tables):
-        raise ValueError(f"the page has marks for {sorted(names)}, the tables are {sorted(tables)}")
-    return _MARKED.sub(lambda found: f"<!-- table: {found[1]} -->\n{tables[found[1]]}<!-- end -->", page)
-
-
-def blocks(documents: Documents) -> dict[str, str]:
-    """The tables by the names of their marks; a run that there is not has no row.
-
-    Args:
-        documents: by the name of its file, what `training.evidence` wrote into docs/evidence.
-    """
-    results = documents["study"]["results"]
+def measure_study(study: Study, runs: Path) -> dict[str, Any]:
+    """COCO's figures of all runs on the test split, and what they were trained with."""
+    recipe = study.recipe_of(OURS, study.seeds[0])
     return {
-        "setting": _setting(documents["study"]),
-        "ablation": _nets(results, ABLATION),
-        "static": _nets(results, (STATIC_FULL, STATIC_BASE, OURS, JOINT)),
-        "longer": _nets(results, LONGER),
-        "presets": _nets(results, (OURS, JOINT, "spatial features")),
-        "fine": _fine(results),
-        "errors": _errors(documents["errors"]),
-        "cka": _cka(documents["cka"]),
-        "sweep": _sweep(documents["sweep"]),
-        "mixtures": _mixtures(documents["mixtures"]),
-        "shipped": _shipped(documents["shipped"]),
-        "bars": table(
-            ["bar", "asked", "seen", ""], [[bar.what, bar.asked, bar.seen, bar.verdict] for bar in bars(documents)]
-        ),
+        "model": recipe.model,
+        "iterations": recipe.iterations,
+        "batch_size": recipe.batch_size,
+        "image_size": recipe.image_size,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, PyTorch {torch.__version__}",
+        "results": {
+            variant: {
+                seed: {net: {key: round(values[key], 5) for key in KEPT} for net, values in nets.items()}
+                for seed, nets in by_seed.items()
+            }
+            for variant, by_seed in study_results(study, runs, split="test", count=TEST_IMAGES).items()
+        },
     }
 
 
-@dataclass(frozen=True)
-class Bar:
-    """Something that the training should reach, in points of AP unless said otherwise."""
-
-    what: str
-    asked: str
-    seen: str
-    reached: bool
-
-    @property
-    def verdict(self) -> str:
-        """`met` or `missed`."""
-        return "met" if self.reached else "**missed**"
-
-
-def bars(documents: Documents) -> list[Bar]:
-    """All bars, by means over the seeds that both sides of a comparison have."""
-    return [*_study_bars(documents), *_shipped_bars(documents["shipped"])]
+def each_run(
+    study: Study, runs: Path, variants: tuple[str, ...], measure: Callable[[Weights], Any], seeds: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """`measure` of the weights of variants, by variant and seed, of those that were trained."""
+    measured: dict[str, dict[str, Any]] = {}
+    for variant in variants:
+        for seed in study.seeds[:seeds]:
+            path = run_folder(runs, variant, seed) / "model.safetensors"
+            if path.exists():
+                print(f"{variant}, seed {seed}", flush=True)
+                measured.setdefault(variant, {})[str(seed)] = measure(load_weights(path))
+    return measured
 
 
-def _study_bars(documents: Documents) -> list[Bar]:
-    results, cka = documents["study"]["results"], documents["cka"]
-    lowest = {name: min(_lowest_cka(cka, name)) for name in (OURS, NAIVE, STATIC_FULL)}
-    below = max(_below_base(of_seed) for of_seed in documents["mixtures"][OURS].values())
-    return [
-        *_accuracy_bars(results, OURS, ""),
-        *_accuracy_bars(results, LONGER[2], "longer "),
-        *(_cka_bar(cka, name) for name in (OURS, LONGER[2], SHIPPED) if name in cka),
-        Bar("lowest CKA, naive joint training", "below ours", f"{lowest[NAIVE]:.3f}", lowest[NAIVE] < lowest[OURS]),
-        Bar(
-            "lowest CKA, plain network", "below ours", f"{lowest[STATIC_FULL]:.3f}", lowest[STATIC_FULL] < lowest[OURS]
-        ),
-        Bar("lowest mixture below base", "at most 1.0", f"{below:.2f}", below <= 1.0),
-        *_fine_bars(results, ""),
-        *_fine_bars(results, "longer "),
-    ]
+def cka_of(weights: Weights) -> Any:
+    """CKA at the eight boundaries on the first test images, by `BY_NETWORK` and `BY_STAGE`."""
+    values = boundary_cka(weights.model, tensors(weights, AisleImages("test", CKA_IMAGES), torch.device("cpu")))
+    return {kind: {stage: round(value, 4) for stage, value in stages.items()} for kind, stages in values.items()}
 
 
-def _accuracy_bars(results: Documents, ours: str, prefix: str) -> list[Bar]:
-    """Full and base of a variant against the plain networks whose names have the prefix."""
-    results = _of_common_seeds(results, ours, prefix + STATIC_FULL, prefix + STATIC_BASE)
-    if not results:
-        return []
-    full, base = _mean(results, ours, "super"), _mean(results, ours, "base")
-    over_full = full - _mean(results, prefix + STATIC_FULL, "super")
-    over_base = base - _mean(results, prefix + STATIC_BASE, "base")
-    return [
-        Bar(f"{ours}: full against the plain full network", "at least -0.5", f"{over_full:+.2f}", over_full >= -0.5),
-        Bar(f"{ours}: base against the plain base network", "at least -1.0", f"{over_base:+.2f}", over_base >= -1.0),
-        Bar(f"{ours}: base against full", "at least -3.0", f"{base - full:+.2f}", base - full >= -3.0),
-    ]
+def errors_of(weights: Weights) -> Any:
+    """TP, FP and FN of the full network on the test split, as in FINE's Table 5."""
+    config = weights.model.space.full
+    results = model_results(weights.model, [config], AisleImages("test", TEST_IMAGES), weights.recipe)
+    return count_errors(results, str(config)).row()
 
 
-def _cka_bar(cka: Documents, variant: str) -> Bar:
-    lowest = min(_lowest_cka(cka, variant))
-    return Bar(f"lowest CKA at a boundary, {variant}", "at least 0.92", f"{lowest:.3f}", lowest >= 0.92)
+def depths_of(weights: Weights, configs: list[DepthConfig], count: int) -> dict[str, dict[str, float]]:
+    """GFLOPs and COCO's figures of configurations on the first test images."""
+    images = AisleImages("test", count)
+    metrics = metrics_by_depth(model_results(weights.model, configs, images, weights.recipe), images.class_names)
+    gflops = gflops_of(weights, configs)
+    return {
+        depth: {"gflops": round(gflops[depth], 4), **{key: round(values[key], 5) for key in KEPT}}
+        for depth, values in metrics.items()
+    }
 
 
-def _fine_bars(results: Documents, prefix: str) -> list[Bar]:
-    with_fine, without = prefix + STATIC_FULL, prefix + WITHOUT_FINE
-    results = _of_common_seeds(results, with_fine, without)
-    if not results:
-        return []
-    gain, small = (
-        _mean(results, with_fine, "super", key) / _mean(results, without, "super", key) - 1 for key in ("AP", "APs")
+def measure_bundle(name: str) -> dict[str, Any]:
+    """Full and base of the shipped bundle on the test split, and its whole accuracy table."""
+    bundle = Bundle.load(find_bundle(name))
+    images = AisleImages("test", TEST_IMAGES)
+    ends = [bundle.full, bundle.base]
+    metrics = metrics_by_depth(bundle_results(bundle, ends, images), images.class_names)
+    estimate = bundle.manifest.accuracy.estimate
+    assert estimate is not None
+    return {
+        "name": bundle.name,
+        "input": [bundle.manifest.input.height, bundle.manifest.input.width],
+        "table_dataset": bundle.manifest.accuracy.dataset,
+        "test": {
+            label: {key: round(metrics[str(config)][key], 5) for key in KEPT}
+            for label, config in zip(("full", "base"), ends, strict=True)
+        },
+        "estimate": {"held_out": estimate.num_held_out, "mean_absolute_error": estimate.mean_absolute_error},
+        "depths": {
+            depth: {
+                key: point[key] if key == "measured" else round(point[key], 5) for key in ("gflops", "AP", "measured")
+            }
+            for depth, point in bundle_depths(bundle).items()
+        },
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: `python -m training.analysis.evidence --runs runs/evidence`; without `--runs` the tables alone."""
+    parser = argparse.ArgumentParser(prog="training.analysis.evidence", description=__doc__)
+    parser.add_argument("--runs", type=Path, help="folder of `training.study evidence`; figures are measured anew")
+    parser.add_argument("--bundle", default="aisle-yolo-t", help="the shipped bundle (default: %(default)s)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="measure only this file, such as cka (repeatable)"
     )
-    runs = f"FINE's relative gain{', longer runs' if prefix else ''}"
-    return [
-        Bar(runs, "above 0 %", f"{100 * gain:+.2f} %", gain > 0),
-        Bar(f"{runs}, small objects", "above that on all", f"{100 * small:+.2f} %", small > gain),
-    ]
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where evidence.md is (default: this project's docs)")
+    options = parser.parse_args(arguments)
+    folder: Path = options.docs / "evidence"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.runs:
+            _measure(load_study("evidence"), options.runs, options.bundle, folder, options.only)
+        documents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+        page = options.docs / "evidence.md"
+        page.write_text(fill(page.read_text(encoding="utf-8"), blocks(documents)), encoding="utf-8")
+        _draw(documents, folder)
+    except (RecipeError, ValueError, KeyError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {page}")
+    return 0
 
 
-def _shipped_bars(shipped: Documents) -> list[Bar]:
-    below = _below_base(shipped["depths"])
-    error = 100 * shipped["estimate"]["mean_absolute_error"]
-    held_out = shipped["estimate"]["held_out"]
-    found = 100 * shipped["test"]["full"]["AP50"]
-    return [
-        Bar("shipped: lowest mixture below base", "at most 1.0", f"{below:.2f}", below <= 1.0),
-        Bar(
-            f"shipped: error of the estimated AP over {held_out} configurations",
-            "at most 0.5, of 30 or more",
-            f"{error:.2f}",
-            error <= 0.5 and held_out >= 30,
+def _measure(study: Study, runs: Path, bundle: str, folder: Path, only: list[str]) -> None:
+    mixtures = list(all_configs(0))
+    shipped = find_bundle(bundle).with_suffix(".safetensors")
+    measurements: dict[str, Callable[[], Any]] = {
+        "study": lambda: measure_study(study, runs),
+        "cka": lambda: {**each_run(study, runs, CKA_VARIANTS, cka_of), SHIPPED: {"": cka_of(load_weights(shipped))}},
+        "errors": lambda: each_run(study, runs, ERROR_VARIANTS, errors_of),
+        "sweep": lambda: each_run(
+            study,
+            runs,
+            (OURS,),
+            lambda weights: depths_of(weights, [DepthConfig.parse(text, 0) for text in SWEEP.values()], TEST_IMAGES),
         ),
-        Bar("shipped: AP50 of full", "at least 75", f"{found:.1f}", found >= 75),
-    ]
-
-
-def _of_common_seeds(results: Documents, *variants: str) -> dict[str, dict[str, Any]]:
-    """These variants with the seeds that all of them have; nothing where there is none."""
-    of_each = [results.get(variant, {}) for variant in variants]
-    seeds = [seed for seed in of_each[0] if all(seed in of_seed for of_seed in of_each)]
-    return {variant: {seed: results[variant][seed] for seed in seeds} for variant in variants if seeds}
-
-
-def _values(results: Documents, variant: str, net: str, metric: str = "AP") -> list[float]:
-    return [100 * of_seed[net][metric] for of_seed in results[variant].values()]
-
-
-def _mean(results: Documents, variant: str, net: str, metric: str = "AP") -> float:
-    return statistics.mean(_values(results, variant, net, metric))
-
-
-def _spread(values: Sequence[float], digits: int = 1) -> str:
-    """Mean, and behind it the values of the seeds."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({', '.join(f'{value:.{digits}f}' for value in values)})"
-
-
-def _setting(study: Documents) -> str:
-    height, width = study["image_size"]
-    seeds = sorted({seed for by_seed in study["results"].values() for seed in by_seed})
-    rows = [
-        ["network", study["model"]],
-        ["training", f"{study['iterations']} iterations of {study['batch_size']} images"],
-        ["network input", f"{width}x{height}"],
-        ["evaluation", "aisle test split, 500 images of 320x320"],
-        ["seeds", ", ".join(seeds)],
-        ["machine", study["machine"]],
-    ]
-    return table(["", ""], rows)
-
-
-def _nets(results: Documents, variants: Iterable[str]) -> str:
-    rows = []
-    for variant in filter(results.__contains__, variants):
-        for net in ("super", "base"):
-            if net in next(iter(results[variant].values())):
-                rest = [f"{_mean(results, variant, net, key):.1f}" for key in ("AP50", "APs", "APm", "APl")]
-                rows.append([variant, net, _spread(_values(results, variant, net)), *rest])
-    return table(["variant", "net", "AP (seeds)", "AP50", "APs", "APm", "APl"], rows)
-
-
-def _fine(results: Documents) -> str:
-    rows = []
-    for variant, ratio in FINE_VARIANTS.items():
-        if variant not in results:
+        "mixtures": lambda: each_run(study, runs, (OURS,), lambda w: depths_of(w, mixtures, MIXTURE_IMAGES), seeds=1),
+        "shipped": lambda: measure_bundle(bundle),
+    }
+    unknown = set(only) - set(measurements)
+    if unknown:
+        raise ValueError(f"--only {sorted(unknown)[0]}: there is none; they are {', '.join(measurements)}")
+    for name, measure in measurements.items():
+        if only and name not in only:
             continue
-        cells = [_spread(_values(results, variant, "super", key)) for key in ("AP", "APs")]
-        rest = [f"{_mean(results, variant, 'super', key):.1f}" for key in ("AP50", "APm", "APl")]
-        rows.append([ratio, *cells, *rest])
-    return table(["r", "AP (seeds)", "APs (seeds)", "AP50", "APm", "APl"], rows)
+        print(f"-- {name}", flush=True)
+        document = measure()
+        (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    first = run_folder(runs, OURS, study.seeds[0]) / "model.safetensors"
+    if first.exists() and (not only or "samples" in only):
+        analyse_samples(load_weights(first), AisleImages("test", 6), folder)
 
 
-def _errors(errors: Documents) -> str:
-    rows = []
-    for variant in ERROR_VARIANTS:
-        for seed, row in errors[variant].items():
-            counts = [f"{row[key]:,}" for key in ("true_positives", "false_positives", "false_negatives")]
-            shares = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
-            kinds = [f"{row[f'false_{kind}']:,}" for kind in KINDS]
-            name = "with FINE" if variant == STATIC_FULL else variant
-            rows.append([f"{name}, seed {seed}", *counts, *shares, *kinds])
-    return table(["", "TP", "FP", "FN", "precision", "recall", "F1", *(f"FP: {kind}" for kind in KINDS)], rows)
+def _draw(documents: dict[str, Any], folder: Path) -> None:
+    """The plots beside the tables, of the first seed."""
+    plots.cka_bars(
+        {variant: next(iter(seeds.values())) for variant, seeds in documents["cka"].items()}, folder / "cka.png"
+    )
+    mixtures = next(iter(documents["mixtures"][OURS].values()))
+    for name, depths in (("mixtures", mixtures), ("shipped", documents["shipped"]["depths"])):
+        entries = {depth: {"depth": depth, **point} for depth, point in depths.items()}
+        plots.depth_scatter(entries, folder / f"{name}.png", "")
 
 
-def _cka(cka: Documents) -> str:
-    stages = list(next(iter(cka[OURS].values()))["network"])
-    header = ["boundary", *cka]
-    rows = [
-        [stage, *(_spread([seed["network"][stage] for seed in by_seed.values()], 3) for by_seed in cka.values())]
-        for stage in stages
-    ]
-    rows.append(["lowest", *(f"{min(_lowest_cka(cka, name)):.3f}" for name in cka)])
-    return table(header, rows)
-
-
-def _lowest_cka(cka: Documents, variant: str) -> list[float]:
-    return [min(seed["network"].values()) for seed in cka[variant].values()]
-
-
-def _sweep(sweep: Documents) -> str:
-    by_seed = sweep[OURS]
-    first = next(iter(by_seed.values()))
-    ours = {name: [100 * seed[depth]["AP"] for seed in by_seed.values()] for name, depth in SWEEP.items()}
-    top = statistics.mean(ours["super-net"])
-    rows = [
-        [name, depth, f"{first[depth]['gflops']:.2f}", _spread(ours[name]), f"{statistics.mean(ours[name]) - top:+.2f}"]
-        for name, depth in SWEEP.items()
-    ]
-    return table(["", "configuration", "GFLOPs", "AP (seeds)", "against super-net"], rows)
-
-
-def _below_base(depths: Documents) -> float:
-    return 100 * (depths["EEEE.EEEE"]["AP"] - min(point["AP"] for point in depths.values()))
-
-
-def _mixtures(mixtures: Documents) -> str:
-    rows = []
-    for seed, depths in mixtures[OURS].items():
-        ranked = sorted(depths, key=lambda depth: depths[depth]["AP"])
-        for label, depth in (
-            ("super-net", "FFFF.FFFF"),
-            ("base-net", "EEEE.EEEE"),
-            ("lowest mixture", ranked[0]),
-            ("highest", ranked[-1]),
-        ):
-            rows.append([f"seed {seed}: {label}", depth, f"{100 * depths[depth]['AP']:.1f}"])
-    return table(["", "configuration", "AP"], rows)
-
-
-def _shipped(shipped: Documents) -> str:
-    rows = [
-        [name, *(f"{100 * values[key]:.1f}" for key in ("AP", "AP50", "AP75", "APs", "APm", "APl"))]
-        for name, values in shipped["test"].items()
-    ]
-    return table([f"{shipped['name']} on test", "AP", "AP50", "AP75", "APs", "APm", "APl"], rows)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError, all_configs, base_exit
+from anydepth_perception.depth.config import DepthConfig, DepthConfigError, base_exit
 from anydepth_perception.detection.preprocess import Preprocessor
 from training.analysis import plots, tables
 from training.analysis.cka import boundary_cka
 from training.analysis.errors import SCORE_THRESHOLD, count_detections, count_errors, suppressed
 from training.analysis.receptive_field import growth, receptive_fields, token_alignment
 from training.analysis.samples import draw
-from training.evaluate import model_results
 from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import EvaluationImages
-from training.weights import Weights
+from training.evaluation.results import model_results
+from training.recipes.weights import Weights
 
 TOKEN_RATIOS = (1, 2, 4)
 """r of FINE's token sampling, as in its ablation."""
@@ -242,7 +242,7 @@ def bundle_depths(bundle: Bundle) -> dict[str, dict[str, Any]]:
             "AP": bundle.average_precision(config),
             "measured": bundle.is_measured(config),
         }
-        for config in all_configs(bundle.num_exits)
+        for config in bundle.space.all()
     }
 
 

@@ -17,8 +17,8 @@ from training.data.coco_names import COCO_NAMES
 from training.families import FAMILIES, family_of, model_names
 from training.models.conversion import Conversion
 from training.models.detector import AnyDepthDetector
-from training.recipe import Recipe
-from training.weights import load_weights, save_weights
+from training.recipes.recipe import Recipe
+from training.recipes.weights import load_weights, save_weights
 
 IMAGE_SIZE = (640, 640)
 """Height and width that the published checkpoints were trained at."""

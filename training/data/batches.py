@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from training.data.annotated import Sample
 from training.data.images import TrainingImages
 from training.data.scenes import TrainingScenes
-from training.distributed import ALONE, Processes
+from training.loop.distributed import ALONE, Processes
 from training.models.targets import Targets, pad_targets
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 TrainingData = TrainingScenes | TrainingImages
 """Sample i of a run by index i; `class_names` by class index."""

@@ -12,7 +12,7 @@ from training.data.augment_detr import augment_detr, side_of_batch, to_side
 from training.data.augment_yolo import augment_yolo
 from training.data.coco import CocoData, ImageReadError
 from training.data.settings import CocoSettings
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 
 class TrainingImages(Dataset[Sample]):

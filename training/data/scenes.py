@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
 from training.data.aisle import SPLITS, render_image
 from training.data.annotated import Annotated, Sample, SampleError, fit, mirror
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 SCENES_PER_SEED = 100_000
 """Runs of different seeds start this many scenes apart."""

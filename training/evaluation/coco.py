@@ -12,8 +12,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from torch import distributed
 
 from anydepth_perception.detection.detector import Detections
-from training.distributed import Processes
 from training.evaluation.images import Truth
+from training.loop.distributed import Processes
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve figures, in [0, 1]; small, medium and large go by area in source pixels (32^2 and 96^2).

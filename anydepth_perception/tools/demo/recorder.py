@@ -22,7 +22,7 @@ from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.detection.images import decode
 from anydepth_perception.ros.qos import image_qos
-from anydepth_perception.tools.camera import IGNORE
+from anydepth_perception.tools.camera.node import IGNORE
 from anydepth_perception.tools.demo.children import DemoError
 from anydepth_perception.tools.demo.score import LabelledBoxes
 

@@ -26,7 +26,7 @@ from anydepth_perception.backends.host_memory import allocate_on_host
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.backends.tensorrt import TensorRtBackend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.execution import StagedExecution, WholeExecution
+from anydepth_perception.execution import Execution
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_a_bundle_runs_as_on_the_cpu(
     trt: types.ModuleType, tiny_bundle_path: Path, precision: str, staged: bool
 ) -> None:
     bundle = Bundle.load(tiny_bundle_path)
-    executions = [(StagedExecution if staged else WholeExecution)(bundle, each)
+    executions = [Execution(bundle, each, bundle.space.default_points if staged else ())
                   for each in (TensorRtBackend(precision), OnnxRuntimeBackend(1))]  # fmt: skip
     rng = np.random.default_rng(0)
     for config in (bundle.full, bundle.base, bundle.full):

@@ -28,10 +28,11 @@ from tiny_bundle import make_tiny_bundle, tiny_parts_with_exits
 from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
-from anydepth_perception.bundle import Bundle, BundleError, write_bundle, write_reference
+from anydepth_perception.bundle import Bundle, BundleError, rewrite_bundle, write_bundle
+from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
+from anydepth_perception.depth.space import DecisionPointError
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import DecisionPointError, create_execution
-from anydepth_perception.execution.self_check import reference_by_onnxruntime
+from anydepth_perception.execution import Execution, decision_points_of
 
 CASE_S = 120
 MEMORY_BYTES = 6 << 30
@@ -55,7 +56,7 @@ class Workbench:
         os.chdir(folder / "empty")
         bundle = write_bundle(self.bundle, *tiny_parts_with_exits()) if with_exits else make_tiny_bundle(self.bundle)
         image = np.random.default_rng(1).integers(0, 256, bundle.input_spec().shape, np.uint8)
-        bundle = write_reference(bundle, reference_by_onnxruntime(bundle, image))
+        bundle = rewrite_bundle(bundle, reference=reference_by_onnxruntime(bundle, image))
         # What a path that leads out of the bundle would find is good: reading it would go unnoticed otherwise.
         shutil.copy(self.bundle / "segments" / "stem.onnx", folder / "outside" / "stem.onnx")
         self.image = image
@@ -101,7 +102,7 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 
 def run(bundle: Bundle, execution: str, cache: EngineCache | None, image: np.ndarray) -> Outputs:
     """Raw outputs at full and base of engines that are built, or taken from `cache`, here."""
-    engines = create_execution(execution, bundle, OnnxRuntimeBackend(1), cache=cache)
+    engines = Execution(bundle, OnnxRuntimeBackend(1), decision_points_of(execution, bundle.space), cache=cache)
     outputs: Outputs = {}
     for name, config in (("full", bundle.full), ("base", bundle.base)):
         engines.ensure(config)

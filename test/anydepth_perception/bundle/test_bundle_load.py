@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spaces import EIGHT
 
 from anydepth_perception.bundle import Bundle, BundleError, parse_manifest
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 
 Document = dict[str, Any]
 
@@ -36,7 +37,7 @@ def test_valid_bundle_shows_what_the_manifest_says(tiny_bundle_path: Path) -> No
     bundle = Bundle.load(tiny_bundle_path)
     assert bundle.name == "tiny"
     assert bundle.class_names == ("person", "crate", "cone")
-    assert bundle.num_exits == 0
+    assert bundle.space.num_exits == 0
     assert str(bundle.full) == "FFFF.FFFF"
     assert str(bundle.base) == "EEEE.EEEE"
     assert bundle.input_spec().shape == (1, 64, 64, 3)
@@ -138,7 +139,7 @@ REQUIRED_KEYS = [
     "postprocess accuracy provenance files",
     "input.name input.height input.width input.resize input.pad_value outputs.boxes outputs.logits",
     "postprocess.nms postprocess.iou_threshold accuracy.dataset accuracy.metric accuracy.configurations",
-    "stages.p2 stages.pan_p5.essential segments.head segments.stem.file segments.stem.sha256 segments.stem.gflops",
+    "stages.p2.full stages.pan_p5.essential segments.head segments.stem.file segments.stem.sha256 segments.stem.gflops",
     "segments.stem.inputs segments.stem.outputs segments.stem.inputs.images.shape segments.stem.inputs.images.dtype",
 ]
 
@@ -155,13 +156,13 @@ def test_missing_key_is_named(tiny_document: Document, place: str) -> None:
 
 
 WRONG_VALUES: list[tuple[str, Any, str]] = [
-    ("family", "ssd", "expected one of yolo, detr"),
+    ("family", 3, "expected a text"),
     ("class_names", [], "expected a list of texts"),
     ("class_names", ["person", "person", "cone"], "holds a name twice"),
     ("class_names", ["person", "cone"], r"expected float32 \[1, N, 4\] and float32 \[1, N, 2\]"),
     ("num_exits", -1, "a whole number of at least 0"),
-    ("num_exits", 2, "num_exits 2 asks for"),
-    ("pipeline", ["stem", "p2", "head"], "pipeline has the stages"),
+    ("num_exits", 2, "holds 'exits' exactly where num_exits is above 0; it is 2"),
+    ("pipeline", ["stem", "p2", "head"], "stages names the stage 'p3', which is not an entry of the pipeline"),
     ("input.height", 0, "a whole number of at least 1"),
     ("input.height", True, "a whole number"),
     ("input.height", 128, "is written"),
@@ -179,7 +180,8 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("segments.p3.full.inputs", {"p7": {"shape": [1], "dtype": "float32"}}, "reads 'p7', which nothing before writes"),
     ("segments.p3.full.inputs.p2.dtype", "float16", "is written"),
     ("stages.p2.full", "p9.full", "segment 'p9.full' is used but not listed"),
-    ("stages.p7", {}, "unknown stage 'p7'"),
+    ("stages.p7", {}, "stages names the stage 'p7', which is not an entry of the pipeline"),
+    ("pipeline", ["stem", "p2", "p2"], "holds an entry twice"),
     ("outputs.boxes", "frames", "output 'frames' is written by no segment"),
     ("accuracy.configurations", {"FFFF.FFFF": {"AP": 0.5, "measured": True}}, "has no entry for base"),
     ("accuracy.configurations", {"FFXX.FFFF": {"AP": 0.5, "measured": True}}, "not a depth configuration"),
@@ -266,7 +268,7 @@ def test_mutated_manifest_is_read_or_refused_but_never_crashes(tiny_document: Do
     except BundleError as error:
         assert str(error).startswith("manifest.json: ")
     else:
-        assert manifest.segment_names(DepthConfig.full())
+        assert manifest.segment_names(EIGHT.full)
 
 
 @pytest.mark.parametrize("name", ["x" * 100_000, "a\nb\x1b[31m", "\ud800", "\u202e"])

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from spaces import EIGHT
 
-from anydepth_perception.bundle import Bundle, BundleError, Reference, ReferenceRows, choose_rows, write_reference
+from anydepth_perception.bundle import Bundle, BundleError, Reference, ReferenceRows, choose_rows, rewrite_bundle
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
 from anydepth_perception.bundle.reference import REFERENCE_FILE, decode_reference, encode_reference
-from anydepth_perception.depth.config import DepthConfig
 
 IMAGE_SHAPE, NUM_ROWS, NUM_CLASSES = (1, 64, 64, 3), 336, 3
 
@@ -28,7 +28,7 @@ def raw_outputs(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def sample_reference() -> Reference:
     image = np.random.default_rng(0).integers(0, 256, IMAGE_SHAPE, np.uint8)
-    configs = (DepthConfig.full(), DepthConfig.base())
+    configs = (EIGHT.full, EIGHT.base)
     return Reference(image, {config: choose_rows(*raw_outputs(seed)) for seed, config in enumerate(configs)})
 
 
@@ -39,7 +39,7 @@ def decode(data: bytes) -> Reference:
         image_shape=IMAGE_SHAPE,
         num_rows=NUM_ROWS,
         num_classes=NUM_CLASSES,
-        num_exits=0,
+        space=EIGHT,
         precision="float32",
     )
 
@@ -140,14 +140,14 @@ def test_a_bundle_without_references_has_none(bundle: Bundle) -> None:
 
 
 def test_a_bundle_gives_the_references_that_were_written_to_it(bundle: Bundle) -> None:
-    written = Bundle.load(write_reference(bundle, fitting(bundle)).path).read_reference()
+    written = Bundle.load(rewrite_bundle(bundle, reference=fitting(bundle)).path).read_reference()
     assert written is not None
     assert list(written.rows) == [bundle.full]
 
 
 def test_writing_references_leaves_the_segments_as_they_are(bundle: Bundle) -> None:
     before = {path.name: path.read_bytes() for path in (bundle.path / "segments").iterdir()}
-    written = write_reference(bundle, fitting(bundle))
+    written = rewrite_bundle(bundle, reference=fitting(bundle))
     assert {path.name: path.read_bytes() for path in (bundle.path / "segments").iterdir()} == before
     assert written.manifest.segments == bundle.manifest.segments
 
@@ -157,13 +157,13 @@ def test_references_that_do_not_fit_the_bundle_are_refused_and_change_nothing(bu
     rows = ReferenceRows(*(np.zeros((1, 2), np.float32) for _ in range(3)))
     wrong = Reference(fitting(bundle).image, {bundle.full: rows})
     with pytest.raises(BundleError, match="indices"):
-        write_reference(bundle, wrong)
+        rewrite_bundle(bundle, reference=wrong)
     assert (bundle.path / MANIFEST_FILE).read_bytes() == before
     assert not (bundle.path / REFERENCE_FILE).exists()
 
 
 def test_a_changed_reference_file_is_refused_at_loading(bundle: Bundle) -> None:
-    path = write_reference(bundle, fitting(bundle)).path
+    path = rewrite_bundle(bundle, reference=fitting(bundle)).path
     with (path / REFERENCE_FILE).open("ab") as file:
         file.write(b"x")
     with pytest.raises(BundleError, match=r"reference\.npz: SHA-256"):

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spaces import EIGHT
 
 from anydepth_perception.bundle import Bundle, parse_manifest
-from anydepth_perception.depth.config import DepthConfig, all_configs
-from anydepth_perception.depth.ladder import Ladder, Rung, default_configs
+from anydepth_perception.depth.ladder import Ladder, Rung
+from anydepth_perception.depth.space import DepthConfig
 
-BASE, FULL = DepthConfig.base(), DepthConfig.full()
-CONFIGS = list(all_configs())
+BASE, FULL = EIGHT.base, EIGHT.full
+CONFIGS = list(EIGHT.all())
 
 
 def rung(text: str, latency_ms: float, average_precision: float) -> Rung:
@@ -98,7 +99,7 @@ def test_look_up_gives_the_best_rung_that_fits(values: list[tuple[float, float]]
 @pytest.mark.parametrize("count", [2, 3, 6, 8, 12])
 def test_default_configurations_go_from_base_to_full_in_even_steps(tiny_bundle_path: Path, count: int) -> None:
     bundle = Bundle.load(tiny_bundle_path)
-    configs = default_configs(bundle, count)
+    configs = bundle.default_configs(count)
     costs = [bundle.gflops(config) for config in configs]
     assert (configs[0], configs[-1]) == (bundle.base, bundle.full)
     assert len(set(configs)) == count
@@ -114,7 +115,7 @@ def test_default_configurations_are_the_best_for_their_cost(tiny_bundle_path: Pa
         table[DepthConfig(tuple(position == index for position in range(8)))] = 0.1 + gain
     document["accuracy"]["configurations"] = {str(c): {"AP": ap, "measured": True} for c, ap in table.items()}
     bundle = Bundle(tiny_bundle_path, parse_manifest(document, "manifest.json"), "0" * 64)
-    assert [str(config) for config in default_configs(bundle, 9)] == [
+    assert [str(config) for config in bundle.default_configs(9)] == [
         "EEEE.EEEE",
         "EFEE.EEEE",
         "EFEF.EEEE",
@@ -129,4 +130,4 @@ def test_default_configurations_are_the_best_for_their_cost(tiny_bundle_path: Pa
 
 def test_too_few_default_configurations_are_refused(tiny_bundle_path: Path) -> None:
     with pytest.raises(ValueError, match="count is 1, expected at least 2"):
-        default_configs(Bundle.load(tiny_bundle_path), 1)
+        Bundle.load(tiny_bundle_path).default_configs(1)

@@ -10,9 +10,8 @@ import pytest
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError
 from anydepth_perception.detection.detector import Detector, ImageError
-from anydepth_perception.execution import Decision
 
 MIXTURE = DepthConfig.parse("FFEE.FFEE")
 
@@ -129,7 +128,9 @@ def test_configuration_chosen_within_the_frame_is_reported(detector: Detector) -
     staged = Detector(detector.bundle, detector.backend, configs=(), execution="staged", decision_points=["pan_p4"])
     shorter = DepthConfig.parse("FFFF.FFEE")
     result = staged.detect(
-        picture(), detector.bundle.full, decide=lambda asked: shorter if asked.point == "pan_p4" else asked.config
+        picture(),
+        detector.bundle.full,
+        decide=lambda point, _: shorter if point in ("pan_p4", "head") else detector.bundle.full,
     )
     assert result.config == shorter
     assert len(result.group_ms) == len(staged.groups) == 2
@@ -138,9 +139,9 @@ def test_configuration_chosen_within_the_frame_is_reported(detector: Detector) -
 def test_time_spent_counts_from_the_start_of_the_frame(detector: Detector) -> None:
     elapsed_ms: list[float] = []
 
-    def go_on(asked: Decision) -> DepthConfig:
-        elapsed_ms.append(asked.elapsed_ms)
-        return asked.config
+    def go_on(point: str, milliseconds: float) -> DepthConfig:
+        elapsed_ms.append(milliseconds)
+        return MIXTURE
 
     result = detector.detect(picture(), MIXTURE, decide=go_on)
     assert len(elapsed_ms) == 1
@@ -149,4 +150,4 @@ def test_time_spent_counts_from_the_start_of_the_frame(detector: Detector) -> No
 
 
 def test_whole_execution_runs_what_the_callback_chooses(detector: Detector) -> None:
-    assert detector.detect(picture(), MIXTURE, decide=lambda _: detector.bundle.base).config == detector.bundle.base
+    assert detector.detect(picture(), MIXTURE, decide=lambda *_: detector.bundle.base).config == detector.bundle.base

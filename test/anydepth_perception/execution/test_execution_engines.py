@@ -22,7 +22,7 @@ from anydepth_perception.execution import (
     Checked,
     EngineReady,
     Execution,
-    create_execution,
+    decision_points_of,
 )
 
 
@@ -54,7 +54,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def prepare(execution: str, bundle: Bundle, folder: Path, backend: OnnxRuntimeBackend | None = None) -> Execution:
-    prepared = create_execution(execution, bundle, backend or Counting(), cache=EngineCache(folder))
+    points = decision_points_of(execution, bundle.space)
+    prepared = Execution(bundle, backend or Counting(), points, cache=EngineCache(folder))
     for config in (bundle.full, bundle.base):
         prepared.ensure(config)
     return prepared
@@ -147,7 +148,7 @@ def test_only_what_is_missing_is_built_and_checked(bundle: Bundle, folder: Path)
     entries = sorted(folder.glob("*.engine"))
     entries[0].unlink()
     events: list[EngineReady | Checked] = []
-    create_execution(STAGED, bundle, Counting(), cache=EngineCache(folder), progress=events.append)
+    Execution(bundle, Counting(), bundle.space.default_points, cache=EngineCache(folder), progress=events.append)
     engines = [event for event in events if isinstance(event, EngineReady)]
     checks = [event for event in events if isinstance(event, Checked)]
     assert [event.cached for event in engines].count(False) == 1

@@ -11,8 +11,8 @@ import pytest
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.depth.config import STAGES, DepthConfig, DepthConfigError, all_configs
-from anydepth_perception.execution import Decision, StagedExecution, WholeExecution, create_execution
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError
+from anydepth_perception.execution import Execution, decision_points_of
 from anydepth_perception.profile.load import process_memory_bytes
 
 
@@ -22,8 +22,8 @@ def bundle(tiny_bundle_path: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def staged(bundle: Bundle) -> StagedExecution:
-    execution = StagedExecution(bundle, create_backend(threads=1))
+def staged(bundle: Bundle) -> Execution:
+    execution = Execution(bundle, create_backend(threads=1), bundle.space.default_points)
     fill(execution.image)
     return execution
 
@@ -34,36 +34,40 @@ def fill(image: np.ndarray, seed: int = 0) -> None:
 
 def mixtures(count: int) -> list[DepthConfig]:
     picks = random.Random(2)
-    return [DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES)) for _ in range(count)]
+    return [DepthConfig(tuple(picks.random() < 0.5 for _ in range(8))) for _ in range(count)]
 
 
-def outputs(execution: StagedExecution | WholeExecution, config: DepthConfig) -> np.ndarray:
+def outputs(execution: Execution, config: DepthConfig) -> np.ndarray:
     execution.run(config)
     return np.concatenate([execution.boxes, execution.logits], axis=2)
 
 
 @pytest.fixture(scope="module")
-def shipped() -> tuple[WholeExecution, StagedExecution]:
+def shipped() -> tuple[Execution, Execution]:
     bundle, backend = Bundle.load(find_bundle("aisle-yolo-t")), create_backend("onnxruntime", threads=1)
-    both = WholeExecution(bundle, backend), StagedExecution(bundle, backend)
+    both = Execution(bundle, backend), Execution(bundle, backend, bundle.space.default_points)
     for execution in both:
         fill(execution.image)
     return both
 
 
-@pytest.mark.parametrize("config", [DepthConfig.full(), DepthConfig.base(), *mixtures(10)], ids=str)
+@pytest.mark.parametrize("config", [DepthConfig((True,) * 8), DepthConfig((False,) * 8), *mixtures(10)], ids=str)
 def test_the_shipped_bundle_puts_out_the_same_staged_and_whole(
-    shipped: tuple[WholeExecution, StagedExecution], config: DepthConfig
+    shipped: tuple[Execution, Execution], config: DepthConfig
 ) -> None:
     whole, staged = shipped
     whole.ensure(config)
     np.testing.assert_allclose(outputs(staged, config), outputs(whole, config), atol=1e-5)
 
 
-@pytest.mark.parametrize("points", [("p5",), STAGES, ("pan_p4", "fpn_p4")], ids=["one", "every stage", "two"])
+@pytest.mark.parametrize(
+    "points",
+    [("p5",), ("p2", "p3", "p4", "p5", "fpn_p4", "fpn_p3", "pan_p4", "pan_p5"), ("pan_p4", "fpn_p4")],
+    ids=["one", "every stage", "two"],
+)
 def test_decision_points_do_not_change_the_numbers(bundle: Bundle, points: tuple[str, ...]) -> None:
     backend = create_backend(threads=1)
-    whole, staged = WholeExecution(bundle, backend), StagedExecution(bundle, backend, points)
+    whole, staged = Execution(bundle, backend), Execution(bundle, backend, points)
     for config in mixtures(3):
         whole.ensure(config)
         for execution in (whole, staged):
@@ -71,12 +75,12 @@ def test_decision_points_do_not_change_the_numbers(bundle: Bundle, points: tuple
         np.testing.assert_allclose(outputs(staged, config), outputs(whole, config), atol=1e-5)
 
 
-def test_every_configuration_runs(staged: StagedExecution) -> None:
-    found = {outputs(staged, config).tobytes() for config in all_configs()}
+def test_every_configuration_runs(staged: Execution, bundle: Bundle) -> None:
+    found = {outputs(staged, config).tobytes() for config in bundle.space.all()}
     assert len(found) == 256
 
 
-def test_without_a_callback_what_was_asked_for_runs_and_each_group_is_timed(staged: StagedExecution) -> None:
+def test_without_a_callback_what_was_asked_for_runs_and_each_group_is_timed(staged: Execution) -> None:
     config = mixtures(1)[0]
     executed = staged.run(config)
     assert executed.config == config
@@ -84,47 +88,46 @@ def test_without_a_callback_what_was_asked_for_runs_and_each_group_is_timed(stag
     assert min(executed.group_ms) > 0
 
 
-def test_the_callback_is_asked_at_each_point_with_what_is_left(staged: StagedExecution, bundle: Bundle) -> None:
-    asked: list[Decision] = []
+def test_the_callback_is_asked_at_each_point_with_the_time_since_the_start(staged: Execution, bundle: Bundle) -> None:
+    asked: list[tuple[str, float]] = []
 
-    def go_on(decision: Decision) -> DepthConfig:
-        asked.append(decision)
-        return decision.config
+    def go_on(point: str, elapsed_ms: float) -> DepthConfig:
+        asked.append((point, elapsed_ms))
+        return bundle.full
 
     staged.run(bundle.full, go_on)
-    assert [decision.point for decision in asked] == ["stem", "p5", "pan_p4", "head"]
-    assert [decision.groups_left for decision in asked] == [staged.groups[index:] for index in range(4)]
-    times = [decision.elapsed_ms for decision in asked]
+    assert [point for point, _ in asked] == ["stem", "p5", "pan_p4", "head"] == [group[0] for group in staged.groups]
+    times = [elapsed_ms for _, elapsed_ms in asked]
     assert times == sorted(times)
     assert times[0] >= 0
 
 
-def test_what_follows_a_point_can_be_shortened(staged: StagedExecution, bundle: Bundle) -> None:
+def test_what_follows_a_point_can_be_shortened(staged: Execution, bundle: Bundle) -> None:
     shortened = DepthConfig.parse("FFFF.FFEE")
     expected = outputs(staged, shortened)
-    executed = staged.run(bundle.full, lambda asked: shortened if asked.point == "pan_p4" else asked.config)
+    executed = staged.run(bundle.full, lambda point, _: shortened if point in ("pan_p4", "head") else bundle.full)
     assert executed.config == shortened
     np.testing.assert_array_equal(np.concatenate([staged.boxes, staged.logits], axis=2), expected)
 
 
-def test_a_choice_that_contradicts_what_has_run_is_refused(staged: StagedExecution, bundle: Bundle) -> None:
+def test_a_choice_that_contradicts_what_has_run_is_refused(staged: Execution, bundle: Bundle) -> None:
     with pytest.raises(DepthConfigError, match=r"EEEE\.EEEE was chosen before p5, but stem, .* ran as FFFF\.FFFF"):
-        staged.run(bundle.full, lambda asked: bundle.base if asked.point == "p5" else asked.config)
+        staged.run(bundle.full, lambda point, _: bundle.base if point == "p5" else bundle.full)
 
 
-def test_a_frame_after_a_refused_choice_is_served(staged: StagedExecution, bundle: Bundle) -> None:
+def test_a_frame_after_a_refused_choice_is_served(staged: Execution, bundle: Bundle) -> None:
     expected = outputs(staged, bundle.base)
     with pytest.raises(DepthConfigError):
-        staged.run(bundle.full, lambda asked: bundle.base if asked.point == "head" else asked.config)
+        staged.run(bundle.full, lambda point, _: bundle.base if point == "head" else bundle.full)
     np.testing.assert_array_equal(outputs(staged, bundle.base), expected)
 
 
-def test_an_exit_that_the_bundle_lacks_is_refused(staged: StagedExecution) -> None:
+def test_an_exit_that_the_bundle_lacks_is_refused(staged: Execution) -> None:
     with pytest.raises(DepthConfigError, match="has no decoder exits"):
         staged.ensure(DepthConfig((True,) * 8, exit=1))
 
 
-def test_the_image_is_left_as_it_was(staged: StagedExecution, bundle: Bundle) -> None:
+def test_the_image_is_left_as_it_was(staged: Execution, bundle: Bundle) -> None:
     before = staged.image.copy()
     staged.run(bundle.full)
     np.testing.assert_array_equal(staged.image, before)
@@ -132,18 +135,18 @@ def test_the_image_is_left_as_it_was(staged: StagedExecution, bundle: Bundle) ->
 
 def test_weights_are_in_memory_once(bundle: Bundle) -> None:
     backend = create_backend("onnxruntime", threads=1)
-    whole = WholeExecution(bundle, backend)
+    whole = Execution(bundle, backend)
     whole.ensure(bundle.full)
     whole.ensure(bundle.base)
     alone = backend.weight_bytes
-    kept = StagedExecution(bundle, backend)
+    kept = Execution(bundle, backend, bundle.space.default_points)
     assert backend.weight_bytes == alone
     assert kept.groups
 
 
 @pytest.mark.parametrize("name", ["whole", "staged"])
 def test_frames_at_changing_depths_keep_no_memory(bundle: Bundle, name: str) -> None:
-    execution = create_execution(name, bundle, create_backend(threads=1))
+    execution = Execution(bundle, create_backend(threads=1), decision_points_of(name, bundle.space))
     configs = mixtures(4)
     for config in configs:
         execution.ensure(config)
@@ -163,8 +166,8 @@ def test_frames_at_changing_depths_keep_no_memory(bundle: Bundle, name: str) -> 
         tracemalloc.stop()
 
 
-def test_resident_memory_stays_over_many_frames(staged: StagedExecution) -> None:
-    configs = list(all_configs())
+def test_resident_memory_stays_over_many_frames(staged: Execution, bundle: Bundle) -> None:
+    configs = list(bundle.space.all())
     picks = random.Random(3)
 
     def run(frames: int) -> int:
@@ -172,14 +175,15 @@ def test_resident_memory_stays_over_many_frames(staged: StagedExecution) -> None
             staged.run(picks.choice(configs))
         return process_memory_bytes() or 0
 
-    assert -run(300) + run(1000) < 2 << 20
+    settled_bytes = run(300)
+    assert run(1000) - settled_bytes < 2 << 20
 
 
 def test_decision_points_are_refused_in_whole_execution(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="execution whole has none"):
-        create_execution("whole", bundle, create_backend(threads=1), ("p5",))
+        decision_points_of("whole", bundle.space, ("p5",))
 
 
 def test_unknown_execution_is_refused(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="execution 'half' is unknown, accepted are whole, staged"):
-        create_execution("half", bundle, create_backend(threads=1))
+        decision_points_of("half", bundle.space)

@@ -13,11 +13,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from anydepth_perception.backends import Backend, BackendError, create_backend
+from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
-from anydepth_perception.bundle import Bundle, ReferenceRows, find_bundle, write_reference
+from anydepth_perception.bundle import Bundle, ReferenceRows, find_bundle, rewrite_bundle
 from anydepth_perception.bundle.float16 import to_float16
+from anydepth_perception.bundle.plain_run import (
+    PlainRunError,
+    precision_of,
+    reference_by_onnxruntime,
+    reference_configs,
+)
 from anydepth_perception.execution import (
     EXECUTIONS,
     STAGED,
@@ -26,17 +32,10 @@ from anydepth_perception.execution import (
     EngineReady,
     Execution,
     SelfCheckError,
-    create_execution,
+    decision_points_of,
 )
 from anydepth_perception.execution import self_check as module
-from anydepth_perception.execution.plan import default_decision_points, make_plan
-from anydepth_perception.execution.self_check import (
-    TOLERANCES,
-    difference,
-    precision_of,
-    reference_by_onnxruntime,
-    reference_configs,
-)
+from anydepth_perception.execution.self_check import TOLERANCES, difference
 
 Tamper = Callable[[onnx.ModelProto], onnx.ModelProto]
 
@@ -75,7 +74,7 @@ def not_a_number(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def prepare(execution: str, bundle: Bundle, backend: Backend, cache: EngineCache | None = None) -> Execution:
-    prepared = create_execution(execution, bundle, backend, cache=cache)
+    prepared = Execution(bundle, backend, decision_points_of(execution, bundle.space), cache=cache)
     prepared.ensure(bundle.full)
     return prepared
 
@@ -92,7 +91,7 @@ def referenced(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory)
     path = shutil.copytree(tiny_bundle_path, tmp_path_factory.mktemp("referenced") / "tiny.anydepth")
     bundle = Bundle.load(path)
     image = np.random.default_rng(1).integers(0, 256, bundle.input_spec().shape, np.uint8)
-    return write_reference(bundle, reference_by_onnxruntime(bundle, image))
+    return rewrite_bundle(bundle, reference=reference_by_onnxruntime(bundle, image))
 
 
 @pytest.fixture(params=["with references", "without references"])
@@ -119,15 +118,18 @@ def test_the_engine_of_another_rung_is_refused(bundle: Bundle) -> None:
 
 
 def test_swapped_engines_of_a_group_are_refused(bundle: Bundle) -> None:
-    plan = make_plan(bundle.manifest, default_decision_points(bundle.manifest))
-    first, last = plan.variants[0][0], plan.variants[0][-1]
+    first, last = bundle.segments_for(bundle.base)[:4], bundle.segments_for(bundle.full)[:4]
+    names = ["+".join(segment.name for segment in segments) for segments in (first, last)]
+    built: list[str] = []
 
     def swap(model: onnx.ModelProto) -> onnx.ModelProto:
-        other = {first.name: last, last.name: first}.get(model.graph.name)
-        return model if other is None else bundle.compose_segments(list(other.segments), other.outputs, other.name)
+        built.append(model.graph.name)
+        other = {names[0]: last, names[1]: first}.get(model.graph.name)
+        return model if other is None else bundle.compose_segments(other, ("p3", "p4"), model.graph.name)
 
     with pytest.raises(SelfCheckError):
         prepare(STAGED, bundle, Tampered(swap))
+    assert set(names) <= set(built)
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
@@ -145,7 +147,7 @@ def test_a_refused_engine_is_not_kept(referenced: Bundle, execution: str, tmp_pa
 
 
 def test_a_refused_engine_does_not_run(referenced: Bundle) -> None:
-    whole = create_execution(WHOLE, referenced, Tampered(scaled("p2.full")))
+    whole = Execution(referenced, Tampered(scaled("p2.full")))
     whole.ensure(referenced.base)  # which has no part in p2.full
     with pytest.raises(SelfCheckError):
         whole.ensure(referenced.full)
@@ -163,7 +165,7 @@ def test_right_engines_of_every_backend_pass(bundle: Bundle, backend: str, execu
 def test_the_shipped_bundles_engines_are_far_within_the_tolerance() -> None:
     shipped = Bundle.load(find_bundle("aisle-yolo-t"))
     steps: list[EngineReady | Checked] = []
-    whole = create_execution(WHOLE, shipped, create_backend("onnxruntime"), progress=steps.append)
+    whole = Execution(shipped, create_backend("onnxruntime"), progress=steps.append)
     for config in (shipped.full, shipped.base):
         whole.ensure(config)
     checked = [step for step in steps if isinstance(step, Checked)]
@@ -177,7 +179,7 @@ def test_progress_tells_of_engines_and_checks(referenced: Bundle, tmp_path: Path
     cold: list[EngineReady | Checked] = []
     warm: list[EngineReady | Checked] = []
     for steps in (cold, warm):
-        create_execution(STAGED, referenced, backend, cache=cache, progress=steps.append)
+        Execution(referenced, backend, referenced.space.default_points, cache=cache, progress=steps.append)
     engines = [step for step in cold if isinstance(step, EngineReady)]
     assert [step.done for step in engines] == list(range(1, engines[0].total + 1))
     assert not any(step.cached for step in engines)
@@ -201,7 +203,7 @@ def test_without_references_and_onnxruntime_the_engines_are_used_with_a_warning(
     plain: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def missing(*_: object) -> None:
-        raise BackendError("onnxruntime cannot be imported")
+        raise PlainRunError("onnxruntime cannot be imported")
 
     monkeypatch.setattr(module, "run_plainly", missing)
     assert prepare(WHOLE, plain, create_backend("onnxruntime", threads=1)).groups
@@ -247,9 +249,9 @@ def test_the_coarsest_arithmetic_sets_the_tolerance(referenced: Bundle, tmp_path
     path = shutil.copytree(referenced.path, tmp_path / "half.anydepth")
     reference = referenced.read_reference()
     assert reference is not None
-    half = write_reference(Bundle.load(path), dataclasses.replace(reference, precision="float16"))
+    half = rewrite_bundle(Bundle.load(path), reference=dataclasses.replace(reference, precision="float16"))
     steps: list[EngineReady | Checked] = []
-    create_execution(WHOLE, half, create_backend("onnxruntime", threads=1), progress=steps.append).ensure(half.full)
+    Execution(half, create_backend("onnxruntime", threads=1), progress=steps.append).ensure(half.full)
     assert [step.tolerance for step in steps if isinstance(step, Checked)] == [TOLERANCES["float16"]]
 
 

@@ -16,7 +16,7 @@ from tiny_bundle import make_tiny_bundle, tiny_manifest, tiny_segments
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig, Step
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.profile import Profile, ProfileError, RungTimes, Times, default_path, measure_profile
 from anydepth_perception.profile.machine import LoadState
@@ -30,6 +30,9 @@ def detector(tiny_bundle_path: Path) -> Detector:
 @pytest.fixture(scope="module")
 def profile(detector: Detector) -> Profile:
     return measure_profile(detector, 3)
+
+
+STEM = Step("stem", "only")
 
 
 def make_detector(path: Path, threads: int = 1, execution: str = "whole") -> Detector:
@@ -97,14 +100,14 @@ def test_everything_that_differs_is_named(profile: Profile, tmp_path: Path) -> N
         Profile.load(tmp_path / "profile.json", other)
 
 
-def test_segments_add_up_to_a_configuration(detector: Detector, profile: Profile) -> None:
-    segments = {name: Times(2.0, 2.0, 2.0, 2.0) for name in profile.segments}
-    segments["p3.full"] = Times(5.0, 5.0, 6.0, 7.0)
-    built = replace(profile, segments=segments, load_state=LoadState())
-    assert built.segment_ms["p3.full"] == 5.0
+def test_steps_add_up_to_a_configuration(detector: Detector, profile: Profile) -> None:
+    steps = {step: Times(2.0, 2.0, 2.0, 2.0) for step in profile.steps}
+    steps[Step("p3", "full")] = Times(5.0, 5.0, 6.0, 7.0)
+    built = replace(profile, steps=steps, load_state=LoadState())
+    assert built.step_ms[Step("p3", "full")] == 5.0
     assert built.predict(DepthConfig.parse("FFEE.FFEE"), detector.bundle) == 9 * 2.0 + 5.0
     full, base = (times.inference.p50_ms for times in reversed(profile.times))
-    assert built.segments_over_rungs(detector.bundle) == pytest.approx((23.0 / full + 20.0 / base) / 2)
+    assert built.steps_over_rungs(detector.bundle) == pytest.approx((23.0 / full + 20.0 / base) / 2)
 
 
 def with_times(profile: Profile, load: float | None) -> Profile:
@@ -119,7 +122,7 @@ def with_times(profile: Profile, load: float | None) -> Profile:
             RungTimes(base, Times(10.0, 50.0, 60.0, 70.0), ()),
             RungTimes(full, Times(20.0, 40.0, 80.0, 90.0), ()),
         ),
-        segments={"stem": Times(0.1, 0.2, 0.3, 0.4)},
+        steps={STEM: Times(0.1, 0.2, 0.3, 0.4)},
     )
 
 
@@ -130,14 +133,14 @@ def test_medians_count_where_the_machine_was_not_known_to_be_busy(
     idle = with_times(profile, load)
     assert [rung.latency_ms for rung in idle.rungs(detector.bundle)] == [50.0, 40.0]
     assert idle.host_ms == 7.0
-    assert idle.segment_ms == {"stem": 0.2}
+    assert idle.step_ms == {STEM: 0.2}
 
 
 def test_shortest_times_count_where_others_kept_the_machine_busy(detector: Detector, profile: Profile) -> None:
     busy = with_times(profile, 0.5)
     assert [rung.latency_ms for rung in busy.ladder(detector.bundle).rungs] == [10.0, 20.0]
     assert busy.host_ms == 1.5
-    assert busy.segment_ms == {"stem": 0.1}
+    assert busy.step_ms == {STEM: 0.1}
 
 
 def change(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -151,35 +154,38 @@ def change(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
 
 FULL = ("rungs", "FFFF.FFFF")
 DAMAGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (change("schema_version", value="2"), "schema_version is '2'"),
-    (change("schema_version", value=None), "schema_version is None"),
+    (change("schema_version", value="3"), "key 'schema_version' is '3'"),
+    (change("schema_version", value=None), "key 'schema_version' is None"),
     (change("rungs", value={}), "rungs are empty"),
-    (change("rungs", value=3), "has no attribute"),
+    (change("rungs", value=3), "rungs is a int, expected an object"),
     (change("rungs", "FFFX", value={}), "'FFFX' is not a depth configuration"),
+    (change("rungs", "FFFF", value={}), "has 4 stages, this network has 8"),
     (change("rungs", "../../../etc/passwd", value={}), "is not a depth configuration"),
-    (change(*FULL, value=[]), "list indices"),
-    (change(*FULL, "p50_ms", value=-1.0), "p50_ms of FFFF.FFFF is -1.0"),
-    (change(*FULL, "p50_ms", value="1"), "is '1', expected a number above 0"),
-    (change(*FULL, "p50_ms", value=True), "is True, expected a number"),
-    (change(*FULL, "p50_ms", value=math.nan), "is nan, expected a number"),
-    (change(*FULL, "p50_ms", value=math.inf), "is inf, expected a number"),
-    (change(*FULL, "p50_ms", value=10**400), "is a huge number"),
-    (change(*FULL, "min_ms", value=1e6), "expected them ascending"),
-    (change(*FULL, "p99_ms", value=1e-6), "expected them ascending"),
-    (change(*FULL, "groups_p50_ms", value=1), "groups_p50_ms of FFFF.FFFF is 1"),
-    (change(*FULL, "groups_p50_ms", value=[0]), "groups_p50_ms is 0"),
-    (change("preprocess", "p50_ms", value=math.nan), "p50_ms of preprocess is nan"),
-    (change("fingerprint", value=None), "has no attribute"),
-    (change("fingerprint", "threads", value=1), "'threads' is 1, expected a text"),
-    (change("rounds", value=0), "rounds is 0"),
-    (change("image_width", value=10**30), "image_width is a huge number"),
-    (change("image_height", value=1.5), "image_height is 1.5"),
-    (change("segments", "stem", value={}), "lacks the key 'min_ms'"),
-    (change("segments_measured", value="yes"), "segments_measured is 'yes'"),
-    (change("load_state", "others_cpu_load", value=2), "others_cpu_load is 2"),
-    (change("load_state", "cpu_mhz", value=[]), "cpu_mhz is a list of 0 entries"),
-    (change("load_state", "clocks_pinned", value=1), "clocks_pinned is 1"),
+    (change(*FULL, value=[]), "rungs.FFFF.FFFF is a list, expected an object"),
+    (change(*FULL, "p50_ms", value=-1.0), "rungs.FFFF.FFFF key 'p50_ms' is -1.0, expected a number from"),
+    (change(*FULL, "p50_ms", value="1"), "'p50_ms' is '1', expected a number"),
+    (change(*FULL, "p50_ms", value=True), "'p50_ms' is True, expected a number"),
+    (change(*FULL, "p50_ms", value=math.nan), "'p50_ms' is nan, expected a number"),
+    (change(*FULL, "p50_ms", value=math.inf), "'p50_ms' is inf, expected a number"),
+    (change(*FULL, "p50_ms", value=10**400), "'p50_ms' is 1000"),
+    (change(*FULL, "min_ms", value=1e6), "expected times ascending"),
+    (change(*FULL, "p99_ms", value=1e-6), "expected times ascending"),
+    (change(*FULL, "groups_p50_ms", value=1), "rungs.FFFF.FFFF key 'groups_p50_ms' is 1, expected a list of numbers"),
+    (change(*FULL, "groups_p50_ms", value=[0]), "'groups_p50_ms' is .0., expected a list of numbers"),
+    (change("preprocess", "p50_ms", value=math.nan), "preprocess key 'p50_ms' is nan"),
+    (change("fingerprint", value=None), "fingerprint is a NoneType, expected an object"),
+    (change("fingerprint", "threads", value=1), "fingerprint key 'threads' is 1, expected a text"),
+    (change("rounds", value=0), "'rounds' is 0"),
+    (change("image_width", value=10**30), "'image_width' is 1000"),
+    (change("image_height", value=1.5), "'image_height' is 1.5"),
+    (change("entries", "stem", "only", value={}), "entries.stem.only lacks the key 'min_ms'"),
+    (change("steps_measured", value="yes"), "'steps_measured' is 'yes'"),
+    (change("load_state", "others_cpu_load", value=2), "load_state key 'others_cpu_load' is 2"),
+    (change("load_state", "cpu_mhz", value=[]), "'cpu_mhz' is .., expected a number"),
+    (change("load_state", "clocks_pinned", value=1), "'clocks_pinned' is 1"),
+    (lambda document: document["load_state"].pop("clocks_pinned"), "load_state lacks the key 'clocks_pinned'"),
     (lambda document: document.pop("rungs"), "lacks the key 'rungs'"),
+    (lambda document: document["entries"]["p4"].pop("full"), "entries.p4 lacks the key 'full'"),
 ]
 
 
@@ -200,29 +206,19 @@ def test_damaged_profile_is_refused(
         Profile.load(path, detector)
 
 
-@pytest.mark.parametrize("version", [1, 3, -(10**30)])
+@pytest.mark.parametrize("version", [1, 2, 4, -(10**30)])
 def test_other_formats_are_refused_with_what_to_do(
     detector: Detector, profile: Profile, tmp_path: Path, version: int
 ) -> None:
     path = tmp_path / "profile.json"
     path.write_text(json.dumps({"schema_version": version}))
-    with pytest.raises(ProfileError, match=r"written in format .*, this release reads format 2; measure again"):
-        Profile.load(path, detector)
-
-
-def test_profile_without_a_segment_is_refused(detector: Detector, profile: Profile, tmp_path: Path) -> None:
-    path = tmp_path / "profile.json"
-    profile.save(path)
-    document = json.loads(path.read_text())
-    del document["segments"]["p4.full"]
-    path.write_text(json.dumps(document))
-    with pytest.raises(ProfileError, match=r"lacks the time of segment 'p4\.full'"):
+    with pytest.raises(ProfileError, match=r"written in format .*, this release reads format 3; measure again"):
         Profile.load(path, detector)
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000, b'{"schema_version": 2, "rungs": ' + b'{"a":' * 900, b"[]", b"2"],
+    [b"", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000, b'{"schema_version": 3, "rungs": ' + b'{"a":' * 900, b"[]", b"2"],
 )
 def test_file_that_is_no_profile_is_refused(detector: Detector, tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "profile.json"
@@ -282,7 +278,7 @@ def test_flipped_bytes_are_refused_or_leave_a_sound_profile(
             refused += 1
             continue
         assert loaded.fingerprint == profile.fingerprint
-        assert all(0 < ms < 1e9 for ms in loaded.segment_ms.values())
+        assert all(0 < ms < 1e9 for ms in loaded.step_ms.values())
         assert all(0 < rung.latency_ms < 1e9 for rung in loaded.rungs(detector.bundle))
     assert 0 < refused < 500
 

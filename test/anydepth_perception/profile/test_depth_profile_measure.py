@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +12,18 @@ import numpy as np
 import pytest
 
 from anydepth_perception.backends import create_backend
-from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import all_configs
+from anydepth_perception.bundle import Bundle, rewrite_bundle
+from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.profile import (
     Profile,
-    SingleSegments,
+    StepTimer,
     default_path,
     load_or_measure,
     measure_profile,
-    used_segments,
 )
 from anydepth_perception.profile.machine import LoadState
-from anydepth_perception.profile.segments import estimate_segments
+from anydepth_perception.profile.steps import estimate_steps
 
 
 @pytest.fixture(scope="module")
@@ -83,55 +83,53 @@ def test_staged_execution_has_a_time_for_each_group(tiny_bundle_path: Path) -> N
     assert all(ms > 0 for ms in times.group_ms_p50)
 
 
-def test_every_segment_is_measured_by_itself(detector: Detector) -> None:
+def test_every_step_is_measured_by_itself(detector: Detector) -> None:
     bundle = detector.bundle
-    profile = measure_profile(detector, 3, segments=SingleSegments(bundle, detector.backend))
-    assert profile.segments_measured
-    assert set(profile.segments) == set(bundle.manifest.segments)
-    assert all(0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms for times in profile.segments.values())
+    profile = measure_profile(detector, 3, steps=StepTimer(bundle, detector.backend))
+    assert profile.steps_measured
+    assert tuple(profile.steps) == bundle.space.steps
+    assert all(0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms for times in profile.steps.values())
 
 
-def test_segments_read_what_the_segments_before_them_wrote(detector: Detector) -> None:
-    """After one run in turn, the last tensors are those of the super-net, whose paths run last."""
+def test_steps_run_on_the_image(detector: Detector) -> None:
     bundle = detector.bundle
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     detector.detect(image, bundle.full)
-    expected = detector._execution.boxes.copy(), detector._execution.logits.copy()
-    segments = SingleSegments(bundle, detector.backend)
-    segments.run(image)
-    written = {spec.name: buffer.host for spec, buffer in segments._buffers.items()}
-    np.testing.assert_allclose(written["boxes"], expected[0], atol=1e-4)
-    np.testing.assert_allclose(written["logits"], expected[1], atol=1e-4)
+    timer = StepTimer(bundle, detector.backend)
+    timer.run(image)
+    np.testing.assert_array_equal(timer._execution.image, detector._execution.image)
+    np.testing.assert_allclose(timer._execution.boxes, detector._execution.boxes, atol=1e-4)
 
 
-def test_compiling_segments_tells_how_many_are_done(detector: Detector) -> None:
+def test_preparing_steps_tells_how_many_are_done(detector: Detector) -> None:
     told: list[tuple[int, int]] = []
-    SingleSegments(detector.bundle, detector.backend, lambda done, total: told.append((done, total)))
+    StepTimer(detector.bundle, detector.backend, progress=lambda done, total: told.append((done, total)))
     assert told == [(number, 18) for number in range(1, 19)]
 
 
-def test_segments_are_in_an_order_in_which_each_finds_its_inputs(detector: Detector) -> None:
-    manifest = detector.bundle.manifest
-    written = {manifest.input.name}
-    for name in used_segments(manifest):
-        assert {spec.name for spec in manifest.segments[name].inputs} <= written
-        written |= {spec.name for spec in manifest.segments[name].outputs}
+def test_the_picture_is_that_of_the_references(tiny_bundle_path: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(shutil.copytree(tiny_bundle_path, tmp_path / "tiny.anydepth"))
+    image = np.random.default_rng(1).integers(0, 256, bundle.input_spec().shape, np.uint8)
+    bundle = rewrite_bundle(bundle, reference=reference_by_onnxruntime(bundle, image))
+    detector = Detector(bundle, create_backend(threads=1), configs=[bundle.base, bundle.full])
+    _, height, width, _ = image.shape
+    measure_profile(detector, 3, image_width=width, image_height=height)
+    np.testing.assert_array_equal(detector._execution.image, image)
 
 
-def test_segments_are_estimated_where_they_were_not_measured(detector: Detector) -> None:
+def test_steps_are_estimated_where_they_were_not_measured(detector: Detector) -> None:
     profile = measure_profile(detector, 3)
-    assert not profile.segments_measured
-    assert set(profile.segments) == set(detector.bundle.manifest.segments)
-    assert all(0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms for times in profile.segments.values())
+    assert not profile.steps_measured
+    assert tuple(profile.steps) == detector.bundle.space.steps
+    assert all(0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms for times in profile.steps.values())
 
 
-def test_estimated_segments_add_up_where_times_go_with_gflops(detector: Detector) -> None:
+def test_estimated_steps_add_up_where_times_go_with_gflops(detector: Detector) -> None:
     bundle = detector.bundle
-    rungs = [(config, 7.0 * bundle.gflops(config)) for config in list(all_configs())[::50]]
-    estimate = estimate_segments(bundle, rungs)
+    rungs = [(config, 7.0 * bundle.gflops(config)) for config in list(bundle.space.all())[::50]]
+    estimate = estimate_steps(bundle, rungs)
     for config, milliseconds in rungs:
-        names = bundle.manifest.segment_names(config)
-        assert sum(estimate[name] for name in names) == pytest.approx(milliseconds)
+        assert bundle.space.total(estimate, config) == pytest.approx(milliseconds)
 
 
 def test_saved_profile_is_read(detector: Detector) -> None:
@@ -190,18 +188,17 @@ def test_old_or_damaged_profile_is_measured_again(
     assert Profile.load(path, detector) == profile
 
 
-def test_profile_without_the_configurations_is_measured_again_and_keeps_its_segments(
+def test_profile_without_the_configurations_is_measured_again_and_keeps_its_steps(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_load(monkeypatch, 0.0)
-    segments = SingleSegments(detector.bundle, detector.backend)
-    saved = measure_profile(detector, 3, segments=segments)
+    saved = measure_profile(detector, 3, steps=StepTimer(detector.bundle, detector.backend))
     replace(saved, times=saved.times[:1]).save(default_path(detector))
     profile, sentence = load_or_measure(detector, 3, save=True)
     assert "lacks some of the configurations" in sentence
     assert profile.covers(detector)
-    assert profile.segments == saved.segments
-    assert profile.segments_measured
+    assert profile.steps == saved.steps
+    assert profile.steps_measured
 
 
 def test_files_beside_the_profile_are_left_alone(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,4 +206,4 @@ def test_files_beside_the_profile_are_left_alone(detector: Detector, monkeypatch
     load_or_measure(detector, 3, save=True)
     path = default_path(detector)
     assert os.listdir(path.parent) == [path.name]
-    assert json.loads(path.read_text())["schema_version"] == 2
+    assert json.loads(path.read_text())["schema_version"] == 3

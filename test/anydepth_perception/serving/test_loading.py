@@ -12,8 +12,7 @@ import pytest
 from anydepth_perception.backends import BackendError, BackendMissingError
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import BundleError
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
-from anydepth_perception.execution import DecisionPointError
+from anydepth_perception.depth.space import DecisionPointError, DepthConfig, DepthConfigError
 from anydepth_perception.profile import ProfileError
 from anydepth_perception.serving import model as loading
 from anydepth_perception.serving.model import load_model, load_next_model
@@ -115,7 +114,8 @@ def test_staged_execution_decides_where_the_settings_say(tiny_bundle_path):
     settings = Settings(model=str(tiny_bundle_path), execution="staged", decision_points=("p4", "head"))
     model = load_model(settings, lambda text: None)
     assert [entries[0] for entries in model.detector.groups] == ["stem", "p4", "head"]
-    assert model.midframe is not None and model.reserve_ms > 0.0
+    model.controller.begin(1000.0)
+    assert model.controller.may_change
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
-from anydepth_perception.depth.ladder import Rung
-from anydepth_perception.depth.midframe import MidframePlanner
+from anydepth_perception.depth.space import DepthConfig, DepthSpace
 from anydepth_perception.detection.detector import DetectionResult, Detections
 from anydepth_perception.detection.images import byte_array
-from anydepth_perception.execution import Decision
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import PendingFrame
 from anydepth_perception.serving.server import FAILURES_IN_A_ROW, FrameServer
@@ -22,6 +18,8 @@ from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameStatistics
 
 ARRIVAL_S = 100.0
+STAGES = ("p2", "p3", "p4", "p5", "fpn_p4", "fpn_p3", "pan_p4", "pan_p5")
+SPACE = DepthSpace.of(STAGES, STAGES, STAGES)
 
 
 class Clock:
@@ -35,24 +33,28 @@ class Clock:
 
 
 class FakeController:
-    """Always the same rung; remembers what it was asked and told."""
+    """Always the same plan; remembers what it was asked and told."""
 
     def __init__(self) -> None:
-        self.rung = Rung(DepthConfig.base(), 20.0, 0.4)
-        self.ladder = SimpleNamespace(base=self.rung)
+        self.plan = SPACE.base
         self.budgets: list[float | None] = []
-        self.observed: list[tuple[float, float]] = []
+        self.ended: list[tuple[float, float]] = []
         self.depths: list[object] = []
-        self.ran: list[Rung] = []
-        self.state = SimpleNamespace(inference_slowdown=1.0, host_slowdown=1.0)
+        self.may_change = False
 
-    def choose(self, budget_ms):
+    def begin(self, budget_ms):
         self.budgets.append(budget_ms)
-        return self.rung
+        return self.plan
 
-    def observe(self, rung, inference_ms, host_ms=None):
-        self.ran.append(rung)
-        self.observed.append((inference_ms, host_ms))
+    def decide(self, point, elapsed_ms):
+        self.plan = SPACE.base
+        return self.plan
+
+    def end(self, inference_ms, host_ms=None):
+        self.ended.append((inference_ms, host_ms))
+
+    def is_hopeless(self, budget_ms):
+        return budget_ms < 16.0
 
     def set_depth(self, depth):
         self.depths.append(depth)
@@ -80,7 +82,7 @@ class FakeDetector:
         self.colors.append(color)
         self.thresholds.append(score_threshold)
         if decide is not None:
-            config = decide(Decision("stem", config, 0.0, (Bundle.load(self.bundle_path).manifest.pipeline,)))
+            config = decide("stem", 0.0)
         self.clock.now_s += 0.030
         one = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
         return DetectionResult(one, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
@@ -121,7 +123,7 @@ class Bench:
         self.waiting = False
         self.reloaded: list[str] = []
         self.next_model: Model | Exception = BackendError("no other backend")
-        bundle = SimpleNamespace(num_exits=0, class_names=("person", "crate"))
+        bundle = SimpleNamespace(space=SPACE, class_names=("person", "crate"))
         self.model = Model(bundle, self.detector, self.controller, "tensorrt")
         self.server = self.serve_with(self.model)
 
@@ -179,7 +181,7 @@ def test_report_says_how_the_frame_was_served(bench):
 
 def test_controller_learns_inference_and_all_other_time_after_its_choice(bench):
     bench.serve(age_ms=10.0, waited_ms=5.0)
-    assert bench.controller.observed == [(25.0, pytest.approx(7.0))]
+    assert bench.controller.ended == [(25.0, pytest.approx(7.0))]
 
 
 def test_depth_change_takes_effect_with_the_next_frame(bench):
@@ -220,7 +222,7 @@ def test_frame_on_which_the_engine_fails_is_reported_and_the_next_one_served(ben
     ("policy", "waiting", "age_ms", "dropped"),
     [
         ("drop", True, 85.0, True),
-        ("drop", True, 83.0, False),  # 0.8 x the 20 ms of base fit into the 17 ms that are left
+        ("drop", True, 83.0, False),  # 17 ms are left
         ("drop", False, 85.0, False),
         ("run_base", True, 85.0, False),
     ],
@@ -286,30 +288,13 @@ def test_without_another_backend_the_server_asks_once_and_goes_on(bench):
     assert len(bench.camera.published) == 1
 
 
-@pytest.fixture
-def staged(bench, tiny_bundle_path) -> Bench:
-    """The bench with a plan of full depth, 10 ms in all, that may be shortened within the frame."""
-    bundle = Bundle.load(tiny_bundle_path)
-    bench.detector.bundle_path = tiny_bundle_path
-    bench.controller.rung = Rung(bundle.full, 10.0, 0.5)
-    midframe = MidframePlanner(bundle, dict.fromkeys(bundle.manifest.segments, 1.0))
-    bench.serve_with(Model(bundle, bench.detector, bench.controller, "onnxruntime", midframe, reserve_ms=2.0))
-    return bench
+def test_plan_is_decided_on_within_the_frame_where_it_may_change_and_what_ran_is_reported(bench):
+    bench.controller.plan, bench.controller.may_change = SPACE.full, True
+    bench.serve()
+    assert bench.camera.reports[0].depth == "EEEE.EEEE"
 
 
-def test_plan_is_shortened_within_the_frame_and_what_ran_is_reported_and_learnt_from(staged):
-    staged.change(deadline_ms=11.0)
-    staged.serve()
-    assert staged.camera.reports[0].depth == "EEEE.EEEE"
-    (ran,) = staged.controller.ran
-    assert ran.config == DepthConfig.base() and ran.latency_ms == pytest.approx(10.0)
-
-
-@pytest.mark.parametrize(
-    "change", [{"deadline_ms": 0.0}, {"deadline_ms": 11.0, "depth": "full"}, {"deadline_ms": 12.5}]
-)
-def test_plan_stays_without_a_deadline_with_a_fixed_depth_and_with_time_enough(staged, change):
-    staged.change(**change)
-    staged.serve()
-    assert staged.camera.reports[0].depth == "FFFF.FFFF"
-    assert staged.controller.ran == [staged.controller.rung]
+def test_plan_that_may_not_change_stays(bench):
+    bench.controller.plan = SPACE.full
+    bench.serve()
+    assert bench.camera.reports[0].depth == "FFFF.FFFF"

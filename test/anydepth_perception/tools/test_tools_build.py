@@ -16,7 +16,7 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, create_execution
+from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, Execution, decision_points_of
 from anydepth_perception.tools import build as module
 from anydepth_perception.tools.build import Report, main
 
@@ -43,7 +43,8 @@ def built_by_an_execution(execution: str, bundle: Bundle, folder: Path) -> int:
     """How many engines an execution has to build that starts with the tool's cache."""
     events: list[EngineReady | Checked] = []
     backend = create_backend("onnxruntime", threads=1)
-    prepared = create_execution(execution, bundle, backend, cache=EngineCache(folder), progress=events.append)
+    points = decision_points_of(execution, bundle.space)
+    prepared = Execution(bundle, backend, points, cache=EngineCache(folder), progress=events.append)
     for config in (bundle.full, bundle.base):
         prepared.ensure(config)
     return sum(not event.cached for event in events if isinstance(event, EngineReady))
@@ -79,7 +80,7 @@ def test_it_builds_the_configurations_it_is_given(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--config", "FF"], "'FF' is not a depth configuration"),
+        (["--config", "FF"], "depth FF has 2 stages, this network has 8: "),
         (["--model", "no-such-bundle"], "no-such-bundle: no such bundle"),
         (["--execution", "staged", "--decision-points", "p9"], "decision point 'p9' is not one of"),
         (["--precision", "float16"], "float16"),

@@ -1,0 +1,1 @@
+"""Makes bundles of weights: segments, manifest, accuracy table, references, model card."""

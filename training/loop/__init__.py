@@ -1,0 +1,1 @@
+"""Trains a recipe: the loop and what it keeps."""
