@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
-from training.models.detector import AnyDepthDetector
 from training.recipes.recipe import OptimizerSettings
 
 
-def parameter_groups(model: AnyDepthDetector, settings: OptimizerSettings) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, settings: OptimizerSettings, backbone_stages: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Weight decay on matrices and kernels, none on norms, biases and other vectors; `rate` of the learning rate."""
     groups = []
-    backbone_names = ("stem.", *(f"stages.{stage}." for stage in model.backbone))
+    backbone_names = ("stem.", *(f"stages.{stage}." for stage in backbone_stages))
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for rate, backbone in ((settings.backbone_rate, True), (1.0, False)):
         parameters = [p for name, p in named if name.startswith(backbone_names) == backbone]
@@ -25,9 +28,11 @@ def parameter_groups(model: AnyDepthDetector, settings: OptimizerSettings) -> li
     return groups
 
 
-def make_optimizer(model: AnyDepthDetector, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: OptimizerSettings, backbone_stages: Sequence[str] = ()
+) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov's momentum, on `parameter_groups`."""
-    groups = parameter_groups(model, settings)
+    groups = parameter_groups(model, settings, backbone_stages)
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=True)
     return torch.optim.AdamW(groups, lr=settings.learning_rate)

@@ -93,7 +93,7 @@ class Trainer:
             # Each pass leaves the parameters of the other's path without a gradient.
             self.network = DistributedDataParallel(self.model, find_unused_parameters=True)
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
-        self.optimizer = make_optimizer(self.model, recipe.optimizer)
+        self.optimizer = make_optimizer(self.model, recipe.optimizer, self.model.backbone)
         self.objective = family_of(recipe.model).objective(recipe.loss)
 
     @property
