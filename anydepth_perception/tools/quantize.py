@@ -10,9 +10,9 @@ import numpy as np
 
 from anydepth_perception.aisle import AisleScene
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
-from anydepth_perception.quantization.calibrate import METHODS
-from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS
+from anydepth_perception.bundle.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
+from anydepth_perception.bundle.quantization.calibrate import METHODS
+from anydepth_perception.bundle.quantization.place import ACTIVATIONS, CONVOLUTIONS
 from anydepth_perception.tools.arguments import fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
 

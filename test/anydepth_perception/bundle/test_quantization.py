@@ -15,11 +15,11 @@ from tiny_bundle import SIZE, make_tiny_bundle
 
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
+from anydepth_perception.bundle.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
+from anydepth_perception.bundle.quantization.calibrate import METHODS, Histogram, least_error_range, observe_ranges
+from anydepth_perception.bundle.quantization.place import ACTIVATIONS, CONVOLUTIONS, PLACEMENTS, plan_segment
 from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution.self_check import TOLERANCES, SelfCheck
-from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
-from anydepth_perception.quantization.calibrate import METHODS, Histogram, least_error_range, observe_ranges
-from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS, PLACEMENTS, plan_segment
 from anydepth_perception.tools import quantize as quantize_tool
 
 CONFIGS = ("FFFF.FFFF", "EEEE.EEEE", "FEFE.EFEF", "EEFF.FEEF", "FFEE.EEFF")

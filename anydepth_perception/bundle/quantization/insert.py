@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from anydepth_perception.quantization.calibrate import Range
-from anydepth_perception.quantization.place import Plan
+from anydepth_perception.bundle.quantization.calibrate import Range
+from anydepth_perception.bundle.quantization.place import Plan
 
 
 def insert_pairs(

@@ -12,12 +12,12 @@ import numpy as np
 
 from anydepth_perception.bundle import Bundle, BundleError, rewrite_bundle
 from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
+from anydepth_perception.bundle.quantization.calibrate import METHODS, CalibrationError, observe_ranges
+from anydepth_perception.bundle.quantization.insert import insert_pairs, is_quantized
+from anydepth_perception.bundle.quantization.place import CONVOLUTIONS, PLACEMENTS, plan_segment
 from anydepth_perception.bundle.write import read_document
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, observe_ranges
-from anydepth_perception.quantization.images import fit_images
-from anydepth_perception.quantization.insert import insert_pairs, is_quantized
-from anydepth_perception.quantization.place import CONVOLUTIONS, PLACEMENTS, plan_segment
+from anydepth_perception.tools.calibration_images import fit_images
 
 MODEL_CARD = "MODEL_CARD.md"
 NUM_MIXTURES = 4
