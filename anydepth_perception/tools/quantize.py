@@ -94,7 +94,11 @@ def quantize(options: QuantizeOptions) -> Bundle:
     else:
         images = read_folder(Path(options.images).expanduser(), options.count)
     settings = QuantizationSettings(
-        PLACEMENT_FOR[options.runtime], options.method, options.min_products, signed=options.runtime == TENSORRT
+        PLACEMENT_FOR[options.runtime],
+        options.method,
+        options.min_products,
+        signed=options.runtime == TENSORRT,
+        weight_bits=8 if options.runtime == TENSORRT else DEFAULTS.weight_bits,  # GPUs add up in 32 bits
     )
     source = "aisle scenes of the training split" if options.images == AISLE else "a folder of images"
     return quantize_bundle(bundle, options.output, images, settings, source=source)
