@@ -8,8 +8,8 @@ import sys
 
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle.quantization import CalibrationError
 from anydepth_perception.bundle.reference import REFERENCE_FILE
-from anydepth_perception.quantization import CalibrationError
 from anydepth_perception.tools.quantize import QuantizeOptions, add_options, describe, quantize
 from training.export.bundle import measure_accuracy
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from anydepth_perception.aisle import AisleScene
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
-from anydepth_perception.quantization.calibrate import METHODS
-from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS
+from anydepth_perception.bundle.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
+from anydepth_perception.bundle.quantization.calibrate import METHODS
+from anydepth_perception.bundle.quantization.place import ACTIVATIONS, CONVOLUTIONS
 from anydepth_perception.tools.arguments import fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
 
@@ -94,7 +94,11 @@ def quantize(options: QuantizeOptions) -> Bundle:
     else:
         images = read_folder(Path(options.images).expanduser(), options.count)
     settings = QuantizationSettings(
-        PLACEMENT_FOR[options.runtime], options.method, options.min_products, signed=options.runtime == TENSORRT
+        PLACEMENT_FOR[options.runtime],
+        options.method,
+        options.min_products,
+        signed=options.runtime == TENSORRT,
+        weight_bits=8 if options.runtime == TENSORRT else DEFAULTS.weight_bits,  # GPUs add up in 32 bits
     )
     source = "aisle scenes of the training split" if options.images == AISLE else "a folder of images"
     return quantize_bundle(bundle, options.output, images, settings, source=source)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from anydepth_perception.bundle import Bundle, find_bundle
+from anydepth_perception.bundle.quantization import QuantizationSettings, quantize_bundle
 from anydepth_perception.bundle.reference import encode_reference
-from anydepth_perception.quantization import QuantizationSettings, quantize_bundle
 from anydepth_perception.tools.quantize import aisle_images
 from training.quantize import main, measured
 

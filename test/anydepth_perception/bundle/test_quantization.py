@@ -15,11 +15,11 @@ from tiny_bundle import SIZE, make_tiny_bundle
 
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
+from anydepth_perception.bundle.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
+from anydepth_perception.bundle.quantization.calibrate import METHODS, Histogram, least_error_range, observe_ranges
+from anydepth_perception.bundle.quantization.place import ACTIVATIONS, CONVOLUTIONS, PLACEMENTS, plan_segment
 from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution.self_check import TOLERANCES, SelfCheck
-from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
-from anydepth_perception.quantization.calibrate import METHODS, Histogram, least_error_range, observe_ranges
-from anydepth_perception.quantization.place import ACTIVATIONS, CONVOLUTIONS, PLACEMENTS, plan_segment
 from anydepth_perception.tools import quantize as quantize_tool
 
 CONFIGS = ("FFFF.FFFF", "EEEE.EEEE", "FEFE.EFEF", "EEFF.FEEF", "FFEE.EEFF")
@@ -100,11 +100,31 @@ def test_weights_of_quantized_convolutions_are_int8_in_the_file(pair: tuple[Bund
     assert {tensor.data_type for tensor in kernels} == {TensorProto.INT8}
 
 
+@pytest.mark.parametrize(("bits", "largest"), [(7, 64), (8, 127)])
+def test_weights_take_the_bits_that_are_asked_for(tmp_path: Path, bits: int, largest: int) -> None:
+    settings = QuantizationSettings(min_products=ALL_CONVOLUTIONS, weight_bits=bits)
+    bundle = make_tiny_bundle(tmp_path / "tiny.anydepth")
+    quantized = quantize_bundle(bundle, tmp_path / "int8.anydepth", pictures(1), settings, source="test")
+    assert largest_weight(quantized) == largest
+
+
+def test_two_products_of_any_activation_and_weight_add_up_in_16_bits(pair: tuple[Bundle, Bundle]) -> None:
+    # CPUs without VNNI do it so; on others a failure would not show in what the network puts out.
+    assert 2 * np.iinfo(np.uint8).max * largest_weight(pair[1]) <= np.iinfo(np.int16).max
+
+
+def largest_weight(bundle: Bundle) -> int:
+    """The largest absolute value of all int8 kernels."""
+    graphs = [bundle.read_segment(segment).graph for segment in bundle.manifest.segments.values()]
+    kernels = [tensor for graph in graphs for tensor in graph.initializer if tensor.data_type == TensorProto.INT8]
+    return max(int(np.abs(numpy_helper.to_array(tensor).astype(int)).max()) for tensor in kernels)
+
+
 def test_the_manifest_says_int8_and_how_it_was_calibrated(pair: tuple[Bundle, Bundle]) -> None:
     quantized = pair[1]
     provenance = quantized.manifest.provenance
     assert (quantized.name, provenance["precision"], provenance["quantized_from"]) == ("tiny-int8", "int8", "tiny")
-    assert provenance["calibration"]["images"] == 6
+    assert (provenance["calibration"]["images"], provenance["calibration"]["weight_bits"]) == (6, 7)
 
 
 def test_uint8_around_128_and_int8_around_0_mean_the_same(tmp_path: Path) -> None:
@@ -169,7 +189,7 @@ def test_a_bundle_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
         quantize_bundle(bundle, tmp_path / "out.anydepth", pictures(1), settings, source="test")
 
 
-@pytest.mark.parametrize("wrong", [{"placement": "some"}, {"method": "guess"}, {"min_products": 0}])
+@pytest.mark.parametrize("wrong", [{"placement": "some"}, {"method": "guess"}, {"min_products": 0}, {"weight_bits": 6}])
 def test_settings_out_of_range_are_named(wrong: dict[str, object]) -> None:
     (name, value), = wrong.items()
     with pytest.raises(ValueError, match=f"{name} is {value!r}, expected"):

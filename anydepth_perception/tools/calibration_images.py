@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from anydepth_perception.bundle import Manifest
+from anydepth_perception.bundle.quantization.calibrate import CalibrationError
 from anydepth_perception.detection.preprocess import Preprocessor
-from anydepth_perception.quantization.calibrate import CalibrationError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 

@@ -8,23 +8,37 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from anydepth_perception.quantization.calibrate import Range
-from anydepth_perception.quantization.place import Plan
+from anydepth_perception.bundle.quantization.calibrate import Range
+from anydepth_perception.bundle.quantization.place import Plan
+
+WEIGHT_STEPS = {7: 64, 8: 127}
+"""The largest weight by the bits that weights take.
+
+x86 CPUs without VNNI add two products of a uint8 activation and an int8 weight in 16 bits, and cut the sum off at
+32767: 2 x 255 x 64 fits in there, 2 x 255 x 127 does not.
+"""
 
 
 def insert_pairs(
-    model: onnx.ModelProto, name: str, plan: Plan, ranges: Mapping[str, Range], *, symmetric: bool, signed: bool
+    model: onnx.ModelProto,
+    name: str,
+    plan: Plan,
+    ranges: Mapping[str, Range],
+    *,
+    symmetric: bool,
+    signed: bool,
+    weight_bits: int,
 ) -> onnx.ModelProto:
     """An INT8 copy of a segment that computes what `plan` says in 8 bits.
 
-    Weights are int8 with one scale per output channel. Activations are uint8, with zero point 128 where `symmetric`;
-    where `signed` as well, the same steps are int8 with zero point 0. A boundary tensor stays float32; its scale
-    follows from its range alone, so that it is the same in every segment. New names are prefixed with `name`, the
-    segment's.
+    Weights are int8 with one scale per output channel, as large as `WEIGHT_STEPS` has it at most. Activations are
+    uint8, with zero point 128 where `symmetric`; where `signed` as well, the same steps are int8 with zero point 0. A
+    boundary tensor stays float32; its scale follows from its range alone, so that it is the same in every segment.
+    New names are prefixed with `name`, the segment's.
     """
     graph = onnx.GraphProto()
     graph.CopyFrom(model.graph)
-    editor = _Editor(graph, name, ranges, symmetric, signed)
+    editor = _Editor(graph, name, ranges, symmetric, signed, WEIGHT_STEPS[weight_bits])
     editor.run(plan)
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -36,13 +50,20 @@ class _Editor:
     """Rewrites one graph in place."""
 
     def __init__(
-        self, graph: onnx.GraphProto, name: str, ranges: Mapping[str, Range], symmetric: bool, signed: bool
+        self,
+        graph: onnx.GraphProto,
+        name: str,
+        ranges: Mapping[str, Range],
+        symmetric: bool,
+        signed: bool,
+        weight_steps: int,
     ) -> None:
         self.graph = graph
         self.name = name
         self.ranges = ranges
         self.symmetric = symmetric
         self.signed = signed
+        self.weight_steps = weight_steps
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         self.added: list[onnx.TensorProto] = []
         self.dequantized: dict[str, str] = {}
@@ -103,10 +124,11 @@ class _Editor:
             self.dequantized[weight] = target
             values = numpy_helper.to_array(self.weights[weight])
             largest = np.abs(values).reshape(len(values), -1).max(axis=1)
-            scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+            scale = np.where(largest > 0, largest / self.weight_steps, 1.0).astype(np.float32)
             steps = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1)))
+            steps = np.clip(steps, -self.weight_steps, self.weight_steps).astype(np.int8)
             names = [
-                self._add(self._inner(weight, ":int8"), np.clip(steps, -127, 127).astype(np.int8)),
+                self._add(self._inner(weight, ":int8"), steps),
                 self._add(self._inner(weight, ":scale"), scale),
                 self._add(self._inner(weight, ":zero_point"), np.zeros(len(scale), np.int8)),
             ]

@@ -12,12 +12,12 @@ import numpy as np
 
 from anydepth_perception.bundle import Bundle, BundleError, rewrite_bundle
 from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
+from anydepth_perception.bundle.quantization.calibrate import METHODS, CalibrationError, observe_ranges
+from anydepth_perception.bundle.quantization.insert import WEIGHT_STEPS, insert_pairs, is_quantized
+from anydepth_perception.bundle.quantization.place import CONVOLUTIONS, PLACEMENTS, plan_segment
 from anydepth_perception.bundle.write import read_document
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.quantization.calibrate import METHODS, CalibrationError, observe_ranges
-from anydepth_perception.quantization.images import fit_images
-from anydepth_perception.quantization.insert import insert_pairs, is_quantized
-from anydepth_perception.quantization.place import CONVOLUTIONS, PLACEMENTS, plan_segment
+from anydepth_perception.tools.calibration_images import fit_images
 
 MODEL_CARD = "MODEL_CARD.md"
 NUM_MIXTURES = 4
@@ -30,6 +30,7 @@ class QuantizationSettings:
     `placement` and `min_products` as in `plan_segment`, `method` minmax or mse. The placement
     `convolutions` has symmetric ranges. They are stored as uint8 around 128: OpenVINO computes wrong results from int8
     activations on some CPUs. TensorRT takes no uint8, for it `signed` stores the same steps as int8 around 0.
+    `weight_bits` is 7 or 8: with 8, x86 CPUs without VNNI compute wrong sums (see `WEIGHT_STEPS`).
     `seed` draws the random mixtures of paths.
     """
 
@@ -37,12 +38,15 @@ class QuantizationSettings:
     method: str = "minmax"
     min_products: int = 256
     signed: bool = False
+    weight_bits: int = 7
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value, accepted in (("placement", self.placement, PLACEMENTS), ("method", self.method, METHODS)):
             if value not in accepted:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(accepted)}")
+        if self.weight_bits not in WEIGHT_STEPS:
+            raise ValueError(f"weight_bits is {self.weight_bits}, expected 7 or 8")
         if self.min_products < 1:
             raise ValueError(f"min_products is {self.min_products}, expected 1 or more")
         if self.signed and self.placement != CONVOLUTIONS:
@@ -94,7 +98,15 @@ def quantize_bundle(
         for target, origin in plan.same_range.items():
             ranges[target] = ranges[origin]
     segments = {
-        name: insert_pairs(model, name, plans[name], ranges, symmetric=symmetric, signed=settings.signed)
+        name: insert_pairs(
+            model,
+            name,
+            plans[name],
+            ranges,
+            symmetric=symmetric,
+            signed=settings.signed,
+            weight_bits=settings.weight_bits,
+        )
         for name, model in models.items()
     }
     name = path.name.removesuffix(".anydepth")
@@ -144,6 +156,7 @@ def _provenance(bundle: Bundle, settings: QuantizationSettings, num_images: int,
             "placement": settings.placement,
             "min_products": settings.min_products,
             "activations": "int8" if settings.signed else "uint8",
+            "weight_bits": settings.weight_bits,
             "mixtures": NUM_MIXTURES,
             "seed": settings.seed,
         },

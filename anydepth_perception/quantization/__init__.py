@@ -1,7 +1,0 @@
-"""INT8 copies of bundles: ranges from calibration images, explicit QuantizeLinear and DequantizeLinear pairs."""
-
-from anydepth_perception.quantization.bundle import QuantizationSettings, quantize_bundle
-from anydepth_perception.quantization.calibrate import CalibrationError
-from anydepth_perception.quantization.images import read_folder
-
-__all__ = ["CalibrationError", "QuantizationSettings", "quantize_bundle", "read_folder"]
