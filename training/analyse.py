@@ -22,8 +22,9 @@ from training.analysis.reports import (
     analyse_samples,
     bundle_depths,
 )
-from training.evaluation.images import add_image_options, chosen_images
+from training.evaluation.options import add_image_options, chosen_images
 from training.loop.distributed import join_processes
+from training.loop.options import add_device_option
 from training.recipes.recipe import RecipeError
 from training.recipes.weights import load_weights
 
@@ -37,8 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
                 named = bundle_depths(Bundle.load(options.metrics))
             else:
                 named = json.loads(options.metrics.read_text(encoding="utf-8"))
-            num_exits = max(plots.exit_of(entry["depth"]) for entry in named.values())
-            analyse_depths(named, num_exits, options.output, options.title or options.metrics.stem)
+            analyse_depths(named, options.output, options.title or options.metrics.stem)
         elif options.analysis == "estimate":
             file = options.metrics / MANIFEST_FILE if options.metrics.is_dir() else options.metrics
             document = json.loads(file.read_text(encoding="utf-8"))
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         analysis = analyses.add_parser(name, help=help_text, description=help_text)
         analysis.add_argument("weights", nargs="+" if many else 1, metavar="[LABEL=]FILE", help="weights files")
         add_image_options(analysis)
-        analysis.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+        add_device_option(analysis)
         if name == "errors":
             analysis.add_argument("--depth", default="full", help="configurations, by commas (default: full)")
         if name in ("errors", "exits"):

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from anydepth_perception.bundle import Bundle, BundleError, write_bundle
-from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle import Bundle, BundleError, rewrite_bundle
 from anydepth_perception.bundle.quantization import CalibrationError
-from anydepth_perception.bundle.reference import REFERENCE_FILE
 from anydepth_perception.tools.quantize import QuantizeOptions, add_options, describe, quantize
-from training.export.bundle import measure_accuracy
+from training.evaluation.images import EvaluationDataError, aisle_images
+from training.export.accuracy import measure_bundle
 
 
 def measured(bundle: Bundle, count: int) -> Bundle:
-    """Writes `bundle` again with the accuracy table of `count` validation images."""
-    manifest = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
-    manifest["accuracy"] = measure_accuracy(bundle, count)
-    manifest["segments"] = {name: {"gflops": entry["gflops"]} for name, entry in manifest["segments"].items()}
-    segments = {name: bundle.read_segment(segment) for name, segment in bundle.manifest.segments.items()}
-    reference = bundle.read_reference()
-    files = {
-        name: bundle.read_file(name, sha256)
-        for name, sha256 in bundle.manifest.files.items()
-        if name != REFERENCE_FILE
-    }
-    return write_bundle(bundle.path, manifest, segments, files, reference)
+    """Writes `bundle` again with the accuracy table of `count` validation images; its references stay.
+
+    Raises:
+        EvaluationDataError: its classes are not those of the validation images, or there are not as many.
+        BundleError: the bundle is damaged.
+    """
+    images = aisle_images("val", count, bundle.class_names)
+    return rewrite_bundle(
+        bundle, manifest={"accuracy": measure_bundle(bundle, images, progress=sys.stderr.isatty())}
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = quantize(options)
         if options.measure:
             bundle = measured(bundle, options.measure)
-    except (BundleError, CalibrationError, OSError) as error:
+    except (BundleError, CalibrationError, EvaluationDataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(describe(bundle))

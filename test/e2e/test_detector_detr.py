@@ -13,7 +13,8 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.detection.images import decode
-from training.export.bundle import export_segments, manifest_of
+from training.export.manifest import manifest_of
+from training.export.segments import export_segments
 from training.families import build_model
 from training.recipes.recipe import Recipe
 

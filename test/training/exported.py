@@ -14,7 +14,8 @@ from random_weights import randomise
 
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.config import STAGES, DepthConfig
-from training.export.bundle import export_segments, manifest_of
+from training.export.manifest import manifest_of
+from training.export.segments import export_segments
 from training.families import build_model
 from training.models.detector import AnyDepthDetector
 from training.models.detr import AnyDepthDetr

@@ -11,17 +11,16 @@ import pytest
 from tiny_bundle import make_tiny_bundle
 
 from anydepth_perception.bundle import Bundle, BundleError
-from anydepth_perception.depth.config import STAGES, DepthConfig, all_configs
-from training.export.accuracy import (
-    configs_that_matter,
-    fit_estimate,
-    make_plan,
-    measure_table,
-    with_error,
-    write_accuracy,
-)
+from anydepth_perception.depth.space import EXITS, DepthConfig, DepthSpace
+from training.export.accuracy import configs_that_matter, make_plan, measure_table, write_accuracy
+from training.export.estimate import fit_estimate, with_error
 
+STAGES = ("p2", "p3", "p4", "p5", "fpn_p4", "fpn_p3", "pan_p4", "pan_p5")
 GAINS = dict(zip(STAGES, (0.004, 0.009, 0.006, 0.002, 0.007, 0.011, 0.003, 0.001), strict=True))
+
+
+def space_of(num_exits: int, skippable: Sequence[str] = STAGES) -> DepthSpace:
+    return DepthSpace.of([*STAGES, EXITS if num_exits else "head"], STAGES, skippable, num_exits)
 
 
 def additive(config: DepthConfig) -> float:
@@ -51,31 +50,31 @@ def measure_with(function: Callable[[DepthConfig], float]) -> Callable[..., dict
 
 @pytest.mark.parametrize("num_exits", [0, 6])
 def test_plan_has_enough_held_out_configurations_that_the_fit_never_sees(num_exits: int) -> None:
-    plan = make_plan(num_exits, STAGES, 48, 32)
+    plan = make_plan(space_of(num_exits), 48, 32)
     assert len(plan.held_out) == 32
     assert len(plan.fitted) == 48
     assert not {*plan.matter, *plan.fitted} & {*plan.held_out}
 
 
 def test_configurations_that_matter_are_ends_singles_prefixes_and_exits() -> None:
-    texts = set(map(str, configs_that_matter(6, STAGES)))
+    texts = set(map(str, configs_that_matter(space_of(6))))
     assert {"FFFF.FFFF.d6", "EEEE.EEEE.d4", "FFFE.FFFF.d6", "EEEE.FEEE.d4"} <= texts
     assert {"EEEE.FFFF.d6", "FFFF.EEEE.d6", "EEFF.FFFF.d6", "FFFF.FFEE.d6"} <= texts
     assert {f"FFFF.FFFF.d{index}" for index in range(1, 7)} <= texts
 
 
 def test_stages_without_a_choice_are_not_varied() -> None:
-    plan = make_plan(0, ("p4", "p5"), 48, 32)
+    plan = make_plan(space_of(0, ("p4", "p5")), 48, 32)
     texts = [str(config) for config in (*plan.matter, *plan.fitted, *plan.held_out)]
-    assert set(texts) == {"FFFF.FFFF", "EEEE.EEEE", "FFEF.FFFF", "FFFE.FFFF", "FFEE.FFFF"}
+    assert set(texts) == {"FFFF.FFFF", "FFEF.FFFF", "FFFE.FFFF", "FFEE.FFFF"}
 
 
 @pytest.mark.parametrize("num_exits", [0, 6])
 def test_effects_of_stages_exits_and_pairs_are_found(num_exits: int) -> None:
-    plan = make_plan(num_exits, STAGES, 96, 40)
+    plan = make_plan(space_of(num_exits), 96, 40)
     measured = {config: with_pairs(config) for config in (*plan.matter, *plan.fitted)}
     estimate = with_error(
-        fit_estimate(measured, num_exits, STAGES), {config: with_pairs(config) for config in plan.held_out}
+        fit_estimate(measured, space_of(num_exits)), {config: with_pairs(config) for config in plan.held_out}
     )
     assert estimate.num_held_out == 40
     assert estimate.mean_absolute_error < 1e-4
@@ -83,18 +82,18 @@ def test_effects_of_stages_exits_and_pairs_are_found(num_exits: int) -> None:
 
 @pytest.mark.parametrize(("num_exits", "num_random"), [(0, 48), (6, 96)])
 def test_noisy_figures_that_saturate_are_predicted_within_half_a_point(num_exits: int, num_random: int) -> None:
-    plan = make_plan(num_exits, STAGES, num_random, 32)
+    plan = make_plan(space_of(num_exits), num_random, 32)
     estimate = fit_estimate(
-        {config: saturating(config) for config in (*plan.matter, *plan.fitted)}, num_exits, STAGES
+        {config: saturating(config) for config in (*plan.matter, *plan.fitted)}, space_of(num_exits)
     )
-    unseen = {config: saturating(config) for config in all_configs(num_exits) if config not in plan.matter}
+    unseen = {config: saturating(config) for config in space_of(num_exits).all() if config not in plan.matter}
     assert with_error(estimate, unseen).mean_absolute_error < 0.0025
 
 
 def test_stage_that_was_never_varied_has_no_effect() -> None:
-    measured = {config: additive(config) for config in all_configs() if config.full_paths[0]}
-    estimate = fit_estimate(measured, 0, STAGES)
-    assert estimate(DepthConfig.parse("EFFF.FFFF")) == pytest.approx(additive(DepthConfig.full()), abs=1e-4)
+    measured = {config: additive(config) for config in space_of(0).all() if config.full_paths[0]}
+    estimate = fit_estimate(measured, space_of(0))
+    assert estimate(DepthConfig.parse("EFFF.FFFF")) == pytest.approx(additive(space_of(0).full), abs=1e-4)
 
 
 def test_table_measures_the_ladder_that_follows_from_it(tmp_path: Path) -> None:
@@ -103,14 +102,14 @@ def test_table_measures_the_ladder_that_follows_from_it(tmp_path: Path) -> None:
     written = write_accuracy(bundle, accuracy)
     assert all(written.is_measured(config) for config in written.default_configs())
     assert written.has_accuracy
-    assert not all(written.is_measured(config) for config in all_configs())
+    assert not all(written.is_measured(config) for config in space_of(0).all())
 
 
 def test_bundle_estimates_what_was_not_measured_with_the_fitted_terms(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny.anydepth")
     table = measure_table(measure_with(with_pairs), bundle, "made up", num_random=40, num_held_out=30)
     bundle = write_accuracy(bundle, table)
-    estimated = [config for config in all_configs() if not bundle.is_measured(config)]
+    estimated = [config for config in space_of(0).all() if not bundle.is_measured(config)]
     assert max(abs(bundle.average_precision(config) - with_pairs(config)) for config in estimated) < 2e-4
     assert "fit did not see, it is off by 0.0" in (bundle.path / "MODEL_CARD.md").read_text()
 
@@ -134,6 +133,6 @@ def test_bad_terms_are_refused_and_the_bundle_stays_as_it_was(
 
 
 def test_manifest_of_a_detr_with_the_estimate_stays_small(tmp_path: Path) -> None:
-    plan = make_plan(6, STAGES, 96, 32)
-    estimate = fit_estimate({config: saturating(config) for config in (*plan.matter, *plan.fitted)}, 6, STAGES)
+    plan = make_plan(space_of(6), 96, 32)
+    estimate = fit_estimate({config: saturating(config) for config in (*plan.matter, *plan.fitted)}, space_of(6))
     assert len(estimate.terms) <= 8 + 28 + 5 + 40

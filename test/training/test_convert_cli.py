@@ -21,7 +21,7 @@ from anydepth_perception.bundle import Bundle
 from training.bench.huggingface import random_rtdetr
 from training.convert.__main__ import main
 from training.data.coco_names import COCO_NAMES
-from training.export.bundle import main as export
+from training.export.__main__ import main as export
 from training.families import build_model
 from training.models.detr_convert import from_huggingface
 from training.models.stage import STATIC

@@ -19,6 +19,7 @@ from torch import multiprocessing
 from anydepth_perception.detection.detector import Detections
 from training.data.aisle import write_coco
 from training.data.processes import Processes
+from training.evaluate import main
 from training.evaluation.coco import (
     METRICS,
     ImageResult,
@@ -29,8 +30,9 @@ from training.evaluation.coco import (
     merge_results,
     metrics_by_depth,
 )
+from training.evaluation.depths import depths_of_model
 from training.evaluation.images import AisleImages, CocoImages, EvaluationDataError, Truth
-from training.evaluation.results import main, model_results, parse_depths
+from training.evaluation.results import model_results
 from training.families import build_model
 from training.loop.distributed import join_processes, leave_processes
 from training.models.stage import STATIC
@@ -226,11 +228,11 @@ def test_missing_image_is_named(tmp_path: Path) -> None:
 
 
 def test_static_network_has_one_configuration_among_all() -> None:
-    assert list(parse_depths("all", None, build_model("yolo-n", 3, any_depth=STATIC))) == ["FFFF.FFFF"]
+    assert list(depths_of_model("all", build_model("yolo-n", 3, any_depth=STATIC))) == ["FFFF.FFFF"]
 
 
 def test_network_with_two_stages_to_skip_has_four() -> None:
-    assert len(parse_depths("all,base", None, build_model("yolo-n", 3))) == 2**2 + 1
+    assert len(depths_of_model("all,base", build_model("yolo-n", 3))) == 2**2 + 1
 
 
 def test_weights_and_bundle_have_the_same_figures_on_rendered_and_on_written_images(

@@ -20,15 +20,11 @@ from anydepth_perception.bundle.plain_run import reference_configs
 from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.execution import Execution, SelfCheckError
 from training.data.settings import CocoSettings
-from training.export.bundle import (
-    export_segments,
-    main,
-    manifest_of,
-    provenance_of,
-    reference_image,
-    reference_in_torch,
-)
+from training.export.__main__ import main
+from training.export.manifest import manifest_of, provenance_of
 from training.export.model_card import AISLE_DATASET, model_card
+from training.export.references import reference_image, reference_in_torch
+from training.export.segments import export_segments
 from training.families import build_model
 from training.losses.distillation import DistillationSettings
 from training.models.yolo import AnyDepthYolo

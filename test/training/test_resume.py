@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from training.loop import checkpoint
 from training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from training.loop.trainer import Trainer, main
+from training.loop.trainer import Trainer
+from training.train import main
 
 ROOT = Path(__file__).parents[2]
 ITERATIONS = 8

@@ -16,8 +16,9 @@ from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution.self_check import difference
 from training.data.aisle import render_image
-from training.evaluation.results import evaluate_bundle
-from training.export.bundle import single_stage_configs
+from training.evaluation.images import AisleImages
+from training.evaluation.results import bundle_metrics
+from training.export.accuracy import configs_that_matter
 from training.models.yolo import AnyDepthYolo
 from training.recipes.weights import load_weights
 
@@ -86,7 +87,7 @@ def test_the_bundle_takes_at_most_15_megabytes(bundle: Bundle) -> None:
 
 def test_the_accuracy_table_rests_on_measurements(bundle: Bundle) -> None:
     measured = bundle.manifest.accuracy.configurations
-    assert all(measured[config].measured for config in single_stage_configs(bundle))
+    assert all(measured[config].measured for config in configs_that_matter(bundle.space))
     assert bundle.average_precision(bundle.full) > bundle.average_precision(bundle.base) > 0.2
 
 
@@ -95,5 +96,5 @@ def test_the_default_ladder_has_at_least_five_rungs(bundle: Bundle) -> None:
 
 
 def test_it_detects_on_a_few_validation_images(bundle: Bundle) -> None:
-    metrics = evaluate_bundle(bundle, [bundle.full, bundle.base], "val", 16)
+    metrics = bundle_metrics(bundle, [bundle.full, bundle.base], AisleImages("val", 16))
     assert all(values["AP50"] > 0.45 for values in metrics.values())

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from training.analysis.study import STUDIES, load_study, main, table
+from training.analysis.study import STUDIES, load_study, table
 from training.recipes.recipe import RecipeError
+from training.study import main
 
 SMALL = """
 recipe: aisle-yolo-t

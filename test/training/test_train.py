@@ -20,9 +20,10 @@ from training.loop.checkpoint import load_checkpoint, save_checkpoint
 from training.loop.ema import ModelEma
 from training.loop.optimizer import learning_rate, make_optimizer
 from training.loop.run_log import append_row, drop_rows_after
-from training.loop.trainer import Trainer, main
+from training.loop.trainer import Trainer
 from training.recipes.recipe import OptimizerSettings, Recipe, RecipeError
 from training.recipes.weights import save_weights, start_from
+from training.train import main
 
 RECIPE = Recipe(
     model="yolo-t",

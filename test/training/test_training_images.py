@@ -17,9 +17,9 @@ from training.data.coco import ImageReadError
 from training.data.images import TrainingImages
 from training.data.processes import Processes
 from training.data.settings import CocoSettings, DetrAugmentation, YoloAugmentation
-from training.loop.trainer import main
 from training.recipes.recipe import Recipe, RecipeError, load_recipe
 from training.recipes.weights import load_weights
+from training.train import main
 
 COUNT = 5
 YOLO = YoloAugmentation(plain_epochs=1)

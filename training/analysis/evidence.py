@@ -14,16 +14,16 @@ from typing import Any
 import torch
 
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.depth.config import DepthConfig, all_configs
+from anydepth_perception.depth.space import DepthConfig
 from training.analysis import plots
 from training.analysis.cka import boundary_cka
 from training.analysis.errors import count_errors
 from training.analysis.evidence_tables import CKA_VARIANTS, ERROR_VARIANTS, OURS, SHIPPED, SWEEP, blocks, fill
 from training.analysis.reports import analyse_samples, bundle_depths, tensors
 from training.analysis.study import Study, load_study, run_folder, study_results
-from training.evaluation.coco import metrics_by_depth
+from training.evaluation.depths import gflops_of
 from training.evaluation.images import AisleImages
-from training.evaluation.results import bundle_results, gflops_of, model_results
+from training.evaluation.results import bundle_metrics, model_metrics, model_results
 from training.recipes.recipe import RecipeError
 from training.recipes.weights import Weights, load_weights
 
@@ -84,12 +84,17 @@ def errors_of(weights: Weights) -> Any:
 def depths_of(weights: Weights, configs: list[DepthConfig], count: int) -> dict[str, dict[str, float]]:
     """GFLOPs and COCO's figures of configurations on the first test images."""
     images = AisleImages("test", count)
-    metrics = metrics_by_depth(model_results(weights.model, configs, images, weights.recipe), images.class_names)
+    metrics = model_metrics(weights.model, configs, images, weights.recipe)
     gflops = gflops_of(weights, configs)
     return {
         depth: {"gflops": round(gflops[depth], 4), **{key: round(values[key], 5) for key in KEPT}}
-        for depth, values in metrics.items()
+        for depth, values in ((str(config), values) for config, values in metrics.items())
     }
+
+
+def every_mixture(weights: Weights) -> dict[str, dict[str, float]]:
+    """The same of every configuration of a network, on fewer images."""
+    return depths_of(weights, list(weights.model.space.all()), MIXTURE_IMAGES)
 
 
 def measure_bundle(name: str) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def measure_bundle(name: str) -> dict[str, Any]:
     bundle = Bundle.load(find_bundle(name))
     images = AisleImages("test", TEST_IMAGES)
     ends = [bundle.full, bundle.base]
-    metrics = metrics_by_depth(bundle_results(bundle, ends, images), images.class_names)
+    metrics = bundle_metrics(bundle, ends, images)
     estimate = bundle.manifest.accuracy.estimate
     assert estimate is not None
     return {
@@ -105,7 +110,7 @@ def measure_bundle(name: str) -> dict[str, Any]:
         "input": [bundle.manifest.input.height, bundle.manifest.input.width],
         "table_dataset": bundle.manifest.accuracy.dataset,
         "test": {
-            label: {key: round(metrics[str(config)][key], 5) for key in KEPT}
+            label: {key: round(metrics[config][key], 5) for key in KEPT}
             for label, config in zip(("full", "base"), ends, strict=True)
         },
         "estimate": {"held_out": estimate.num_held_out, "mean_absolute_error": estimate.mean_absolute_error},
@@ -145,7 +150,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(study: Study, runs: Path, bundle: str, folder: Path, only: list[str]) -> None:
-    mixtures = list(all_configs(0))
     shipped = find_bundle(bundle).with_suffix(".safetensors")
     measurements: dict[str, Callable[[], Any]] = {
         "study": lambda: measure_study(study, runs),
@@ -155,9 +159,9 @@ def _measure(study: Study, runs: Path, bundle: str, folder: Path, only: list[str
             study,
             runs,
             (OURS,),
-            lambda weights: depths_of(weights, [DepthConfig.parse(text, 0) for text in SWEEP.values()], TEST_IMAGES),
+            lambda weights: depths_of(weights, list(map(weights.model.space.parse, SWEEP.values())), TEST_IMAGES),
         ),
-        "mixtures": lambda: each_run(study, runs, (OURS,), lambda w: depths_of(w, mixtures, MIXTURE_IMAGES), seeds=1),
+        "mixtures": lambda: each_run(study, runs, (OURS,), every_mixture, seeds=1),
         "shipped": lambda: measure_bundle(bundle),
     }
     unknown = set(only) - set(measurements)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from training.analysis.depths import space_of
 from training.analysis.receptive_field import ReceptiveField
 
 COLOURS = ("#0b6e99", "#d1641c", "#7a7a7a", "#3c8d40", "#8a4f9e", "#b3a018", "#a33b3b", "#3f51b5")
@@ -45,17 +45,18 @@ def cka_bars(values: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path
         "stage": "each stage alone, both paths on the super-net's input",
     }
     figure, axes = figure_of(9, 2.7 * len(kinds), len(kinds))
-    positions = np.arange(len(STAGES))
+    stages = list(next(iter(values.values()))[kinds[0]])
+    positions = np.arange(len(stages))
     width = 0.8 / len(values)
     for axis, kind in zip(axes, kinds, strict=True):
         for index, (label, by_kind) in enumerate(values.items()):
-            heights = [by_kind[kind][stage] for stage in STAGES]
+            heights = [by_kind[kind][stage] for stage in stages]
             offset = (index - (len(values) - 1) / 2) * width
             bars = axis.bar(positions + offset, heights, width * 0.94, label=label, color=COLOURS[index % len(COLOURS)])
             axis.bar_label(bars, fmt="%.2f", fontsize=6.5, padding=2, rotation=0 if len(values) <= 3 else 90)
         axis.axhline(0.92, color="black", linewidth=0.7, linestyle=":")
-        axis.set_xticks(positions, STAGES)
-        axis.set_xlim(-0.6, len(STAGES) - 0.4)
+        axis.set_xticks(positions, stages)
+        axis.set_xlim(-0.6, len(stages) - 0.4)
         axis.set_ylim(0, 1.2)
         axis.set_yticks(np.arange(0, 1.01, 0.2))
         axis.set_ylabel("linear CKA")
@@ -118,8 +119,8 @@ def depth_scatter(configurations: Mapping[str, Mapping[str, Any]], path: Path, t
         if all(abs(cost - other) > span / 7 for other in labelled):
             _label(axis, entries[index]["depth"], cost, value, above=True)
             labelled.append(cost)
-    num_exits = max(exits)
-    for name, config in (("super-net", DepthConfig.full(num_exits)), ("base-net", DepthConfig.base(num_exits))):
+    space = space_of(entry["depth"] for entry in entries)
+    for name, config in (("super-net", space.full), ("base-net", space.base)):
         for entry in entries:
             if entry["depth"] == str(config):
                 axis.scatter(entry["gflops"], 100 * entry["AP"], s=70, facecolor="none", edgecolor="#a33b3b", zorder=3)

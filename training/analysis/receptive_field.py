@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anydepth_perception.depth.space import FULL
+from anydepth_perception.depth.space import FULL, ONLY, Step
 from training.models.detector import AnyDepthDetector
 
 
@@ -71,9 +71,9 @@ def receptive_fields(
     for image in images:
         count += 1
         pixels = image.clone().requires_grad_(True)
-        x = model.stem(pixels)
+        x = model.run(Step("stem", ONLY), [pixels])
         for name in model.backbone:
-            x = model.stages[name](x, path=FULL)
+            x = model.run(Step(name, FULL), [x])
             # The highest level is never the lower one of a pair, so that nobody averages its cells.
             for pool in pools if name != model.backbone[-1] else (1,):
                 tokens = F.avg_pool2d(x, pool) if pool > 1 else x

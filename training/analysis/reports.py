@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError, base_exit
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError
 from anydepth_perception.detection.preprocess import Preprocessor
 from training.analysis import plots, tables
 from training.analysis.cka import boundary_cka
+from training.analysis.depths import space_of
 from training.analysis.errors import SCORE_THRESHOLD, count_detections, count_errors, suppressed
 from training.analysis.receptive_field import growth, receptive_fields, token_alignment
 from training.analysis.samples import draw
@@ -147,12 +148,11 @@ def analyse_samples(weights: Weights, images: EvaluationImages, output: Path, *,
     plots.sample_sheet(samples, list(configs), output / "samples.png")
 
 
-def analyse_depths(named: Mapping[str, Mapping[str, Any]], num_exits: int, output: Path, title: str) -> dict[str, Any]:
+def analyse_depths(named: Mapping[str, Mapping[str, Any]], output: Path, title: str) -> dict[str, Any]:
     """The Pareto ladder of configurations, and the worst of them; writes depths.json, .md and .png.
 
     Args:
         named: by name `depth`, `gflops` and `AP`, as `training.evaluate` writes them, base and full among them.
-        num_exits: of the detector.
         output: folder.
         title: of the plot.
 
@@ -160,7 +160,8 @@ def analyse_depths(named: Mapping[str, Mapping[str, Any]], num_exits: int, outpu
         ValueError: full or base is missing.
     """
     entries = {entry["depth"]: entry for entry in named.values()}
-    ends = {"full": str(DepthConfig.full(num_exits)), "base": str(DepthConfig.base(num_exits))}
+    space = space_of(entries)
+    ends = {"full": str(space.full), "base": str(space.base)}
     for name, depth in ends.items():
         if depth not in entries:
             raise ValueError(f"{name} ({depth}) is not among the {len(entries)} configurations; evaluate it too")
@@ -168,7 +169,7 @@ def analyse_depths(named: Mapping[str, Mapping[str, Any]], num_exits: int, outpu
     depths = list(entries)
     front = plots.pareto([(entries[depth]["gflops"], entries[depth]["AP"]) for depth in depths])
     # Exits before that of the base-net are cheaper than it by design; the bar is about mixtures of paths.
-    mixtures = [depth for depth in depths if DepthConfig.parse(depth, num_exits).exit in _late_exits(num_exits)]
+    mixtures = [depth for depth in depths if (space.parse(depth).exit or 0) >= (space.base_exit or 0)]
     lowest = min(mixtures, key=lambda depth: entries[depth]["AP"])
     document = {
         "configurations": len(entries),
@@ -187,11 +188,6 @@ def analyse_depths(named: Mapping[str, Mapping[str, Any]], num_exits: int, outpu
         ],
     )
     return _write(output / "depths", document, table)
-
-
-def _late_exits(num_exits: int) -> tuple[int | None, ...]:
-    first = base_exit(num_exits)
-    return (None,) if first is None else tuple(range(first, num_exits + 1))
 
 
 def _point(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -13,10 +12,8 @@ from typing import Any
 
 import yaml
 
-from training.data.aisle import SPLITS
-from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import AisleImages
-from training.evaluation.results import model_results
+from training.evaluation.results import model_metrics
 from training.loop.distributed import join_processes
 from training.loop.trainer import train
 from training.recipes.recipe import Recipe, RecipeError, find_yaml, load_recipe
@@ -114,9 +111,8 @@ def _run(recipe: Recipe, folder: Path, split: str, count: int, device: str) -> N
     by_pass = {"super": model.space.full, "base": model.space.base}
     configs = {name: by_pass[name] for name in recipe.trained_passes}
     images = AisleImages(split, count)
-    found = model_results(model, list(configs.values()), images, recipe, progress=sys.stderr.isatty())
-    metrics = metrics_by_depth(found, images.class_names)
-    named = {name: metrics[str(config)] for name, config in configs.items()}
+    metrics = model_metrics(model, list(configs.values()), images, recipe, progress=sys.stderr.isatty())
+    named = {name: metrics[config] for name, config in configs.items()}
     path.write_text(json.dumps(named, indent=1) + "\n")
 
 
@@ -137,7 +133,12 @@ def table(results: Mapping[str, Mapping[str, Any]], metrics: Sequence[str] = SHO
     return "\n".join(lines) + "\n"
 
 
-def _parse_only(texts: Sequence[str], study: Study) -> list[tuple[str, int]]:
+def runs_of(texts: Sequence[str], study: Study) -> list[tuple[str, int]]:
+    """Runs by `VARIANT` (every seed) or `VARIANT:SEED`.
+
+    Raises:
+        RecipeError: the study has no such run.
+    """
     chosen = []
     for text in texts:
         variant, _, seed = text.partition(":")
@@ -148,39 +149,3 @@ def _parse_only(texts: Sequence[str], study: Study) -> list[tuple[str, int]]:
             )
         chosen += [(variant, number) for number in study.seeds if not seed or number == int(seed)]
     return chosen
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: `python -m training.study evidence --output runs/evidence`; goes on where it was interrupted."""
-    parser = argparse.ArgumentParser(prog="training.study", description=__doc__)
-    parser.add_argument("study", help="a study of training/studies, or a YAML file")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs, results.json and results.md")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="VARIANT[:SEED]",
-        help="train only this, as often as wanted: so that several commands can share a study out",
-    )
-    parser.add_argument("--split", default="test", choices=sorted(SPLITS), help="(default: %(default)s)")
-    parser.add_argument("--count", type=int, default=500, help="images of the split (default: %(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        study = load_study(options.study)
-        options.output.mkdir(parents=True, exist_ok=True)
-        evaluated = {"split": options.split, "count": options.count}
-        run_study(study, options.output, **evaluated, device=options.device, only=_parse_only(options.only, study))
-        results = study_results(study, options.output, **evaluated)
-        (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    except (RuntimeError, ValueError, ArithmeticError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = table(results)
-    (options.output / "results.md").write_text(text)
-    print(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

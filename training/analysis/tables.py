@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from anydepth_perception.depth.config import STAGES
 from training.analysis.errors import KINDS, ErrorCounts
 
 
@@ -17,7 +16,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def cka_table(values: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """CKA at every boundary: `values[network][kind][stage]`, a column for each network and kind."""
     columns = [(label, kind) for label, kinds in values.items() for kind in kinds]
-    rows = [[stage, *(f"{values[label][kind][stage]:.3f}" for label, kind in columns)] for stage in STAGES]
+    stages = values[columns[0][0]][columns[0][1]]
+    rows = [[stage, *(f"{values[label][kind][stage]:.3f}" for label, kind in columns)] for stage in stages]
     lowest = ["lowest", *(f"{min(values[label][kind].values()):.3f}" for label, kind in columns)]
     return table(["boundary", *(f"{label}, {kind}" for label, kind in columns)], [*rows, lowest])
 

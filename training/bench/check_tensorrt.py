@@ -22,7 +22,8 @@ from anydepth_perception.backends.tensorrt_builder import PRECISIONS, BuildOptio
 from anydepth_perception.backends.tensorrt_library import import_tensorrt
 from anydepth_perception.bundle import Bundle, BundleError, write_bundle
 from anydepth_perception.tools.arguments import whole_number
-from training.export.bundle import export_segments, manifest_of
+from training.export.manifest import manifest_of
+from training.export.segments import export_segments
 from training.families import build_model, model_names
 from training.recipes.recipe import Recipe
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anydepth_perception.depth.config import FULL
+from anydepth_perception.depth.space import FULL
 from training.bench.huggingface import random_rtdetr
 from training.data.coco_names import COCO_NAMES
 from training.models.detr import AnyDepthDetr

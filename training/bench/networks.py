@@ -19,9 +19,11 @@ from anydepth_perception.backends import Backend, Placement
 from anydepth_perception.bundle import Bundle, write_bundle
 from training.bench.huggingface import random_rtdetr
 from training.data.coco_names import COCO_NAMES
-from training.export.bundle import OPSET, export_segments, manifest_of
+from training.export.manifest import manifest_of
+from training.export.segments import OPSET, export_segments
 from training.families import build_model, segment_modules
 from training.models.detector import AnyDepthDetector
+from training.models.detr import AnyDepthDetr
 from training.models.detr_convert import from_huggingface
 from training.recipes.recipe import Recipe
 
@@ -71,7 +73,7 @@ def export_plainly(module: nn.Module, example: Tensor, input_name: str, output_n
         torch.onnx.export(
             module.eval(),
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the declaration forgets file objects
             opset_version=OPSET,
             input_names=[input_name],
             output_names=list(output_names),
@@ -149,7 +151,7 @@ def export_peer(size: str, side: int, folder: Path) -> Peer:
         folder: where to write the bundle.
     """
     theirs = random_rtdetr(size, _WEIGHT_SEED)
-    ours = build_model(f"detr-{size}", len(COCO_NAMES), fine=None).eval()
+    ours = AnyDepthDetr(size, len(COCO_NAMES), fine=None).eval()
     ours.load_state_dict(from_huggingface(theirs.state_dict(), ours).state)
     image = np.random.default_rng(IMAGE_SEED).integers(0, 256, (1, side, side, 3), np.uint8)
     model = export_plainly(

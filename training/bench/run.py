@@ -21,7 +21,7 @@ from anydepth_perception.tools.options import DEFAULT_MODEL
 from training.bench import parts as bench_parts
 from training.bench.plan import Part, run_parts
 from training.bench.report import REFERENCE, draw, headline, markdown
-from training.export.bundle import git_commit
+from training.export.manifest import git_commit
 
 DEFAULT_SECONDS = 450.0
 OUTPUT = Path("bench_output")
@@ -30,20 +30,20 @@ _AROUND_S = 12.0
 """Starting Python with PyTorch, finding the backends, drawing the plot."""
 
 
-def parts_of(subject: bench_parts.Subject) -> list[Part]:
+def parts_of(benched: bench_parts.BenchedBundle) -> list[Part]:
     """All parts, the ones that count most first; what they take is that of two cores of 2.5 GHz or so."""
     return [
         Part("rungs", "rungs: whole, staged and monolithic on every backend", 25, 90,
-             functools.partial(bench_parts.measure_rungs, subject)),
-        Part("host", "host work of a frame", 2, 12, functools.partial(bench_parts.measure_host, subject)),
-        Part("switches", "changes of depth", 3, 60, functools.partial(bench_parts.measure_switches, subject)),
-        Part("peer", "Hugging Face's RT-DETR", 35, 40, functools.partial(bench_parts.measure_peer, subject)),
-        Part("int8", "INT8 over float32", 25, 25, functools.partial(bench_parts.measure_int8, subject)),
-        Part("memory", "memory of fresh processes", 30, 0, functools.partial(bench_parts.measure_memory, subject)),
+             functools.partial(bench_parts.measure_rungs, benched)),
+        Part("host", "host work of a frame", 2, 12, functools.partial(bench_parts.measure_host, benched)),
+        Part("switches", "changes of depth", 3, 60, functools.partial(bench_parts.measure_switches, benched)),
+        Part("peer", "Hugging Face's RT-DETR", 35, 40, functools.partial(bench_parts.measure_peer, benched)),
+        Part("int8", "INT8 over float32", 25, 25, functools.partial(bench_parts.measure_int8, benched)),
+        Part("memory", "memory of fresh processes", 30, 0, functools.partial(bench_parts.measure_memory, benched)),
         Part("yolo-l", "YOLO-L at 640x640", 15, 15,
-             functools.partial(bench_parts.measure_random, subject, name="yolo-l")),
+             functools.partial(bench_parts.measure_random, benched, name="yolo-l")),
         Part("detr-r50", "DETR-R50 at 640x640", 35, 20,
-             functools.partial(bench_parts.measure_random, subject, name="detr-r50")),
+             functools.partial(bench_parts.measure_random, benched, name="detr-r50")),
     ]
 
 
@@ -88,8 +88,8 @@ def _run(options: argparse.Namespace, seconds: float) -> int:
         raise ValueError(f"{weights}: no such file")
     backends, missing = find_backends()
     with tempfile.TemporaryDirectory(prefix="anydepth-bench-") as scratch:
-        subject = bench_parts.Subject(bundle, weights if weights.is_file() else None, backends, Path(scratch))
-        parts = parts_of(subject)
+        benched = bench_parts.BenchedBundle(bundle, weights if weights.is_file() else None, backends, Path(scratch))
+        parts = parts_of(benched)
         outcome = run_parts(_chosen(parts, options.parts), seconds - _AROUND_S)
     for part in parts:
         if part.name not in outcome.figures:

@@ -273,10 +273,13 @@ def _field(entry: Any, key: str, kind: type, where: str) -> Any:
 
 def _box(entry: dict[str, Any], where: str) -> list[float]:
     box = entry.get("bbox")
-    if isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box):
-        if all(map(math.isfinite, box)):
-            return box
-    raise CocoError(f"{where}: bbox is {box!r}; it must be x, y, width, height in pixels")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite_number, box)):
+        raise CocoError(f"{where}: bbox is {box!r}; it must be x, y, width, height in pixels")
+    return box
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def main(arguments: list[str] | None = None) -> int:

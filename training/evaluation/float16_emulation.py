@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from anydepth_perception.bundle import Bundle, write_bundle
-from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle import Bundle, rewrite_bundle
 from anydepth_perception.bundle.float16 import to_float16
 
 
@@ -26,10 +24,10 @@ def emulate_float16(bundle: Bundle, path: Path) -> Bundle:
         name: round_to_float16(bundle.read_segment(segment), outputs)
         for name, segment in bundle.manifest.segments.items()
     }
-    manifest = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
-    manifest["segments"] = {name: {"gflops": entry["gflops"]} for name, entry in manifest["segments"].items()}
-    manifest["name"] = f"{bundle.name}-float16"
-    return write_bundle(path, manifest, segments)
+    no_files = dict.fromkeys(bundle.manifest.files)
+    return rewrite_bundle(
+        bundle, path, manifest={"name": f"{bundle.name}-float16"}, segments=segments, files=no_files
+    )
 
 
 def round_to_float16(model: onnx.ModelProto, keep_float32: Collection[str] = ()) -> onnx.ModelProto:

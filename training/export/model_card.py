@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _TRAINED_ORIGIN = """\
@@ -27,6 +27,9 @@ For images like those that it was trained on. **Do not rely on it where safety i
 _CONVERTED_USE = """\
 What the original weights are for; ask their authors. **Do not rely on it where safety is at stake.**"""
 
+MODEL_CARD = "MODEL_CARD.md"
+"""The file of a bundle that holds it."""
+
 AISLE_DATASET = "aisle scenes (synthetic)"
 """The `dataset` of weights that were trained on aisle scenes."""
 
@@ -34,7 +37,8 @@ AISLE_DATASET = "aisle scenes (synthetic)"
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown from the manifest of a bundle (without sums); says where a figure is missing."""
     size = manifest["input"]
-    num_configs = 256 * max(1, manifest["num_exits"])
+    skippable = [name for name, paths in manifest["stages"].items() if paths["essential"] != paths["full"]]
+    num_configs = 2 ** len(skippable) * max(1, manifest["num_exits"])
     fine = "with" if any(name.endswith(".fine") for name in manifest["segments"]) else "without"
     provenance = "\n".join(f"| {key} | {value} |" for key, value in manifest["provenance"].items())
     origin, use = _CONVERTED_ORIGIN, _CONVERTED_USE
@@ -59,7 +63,7 @@ Classes: {", ".join(manifest["class_names"])}.
 
 ## How well it does
 
-{_accuracy(manifest["accuracy"])}
+{_accuracy(manifest["accuracy"], list(manifest["stages"]))}
 
 ## What it is for
 
@@ -67,17 +71,18 @@ Classes: {", ".join(manifest["class_names"])}.
 """
 
 
-def _accuracy(accuracy: Mapping[str, Any]) -> str:
+def _accuracy(accuracy: Mapping[str, Any], stages: Sequence[str]) -> str:
     configurations = accuracy["configurations"]
     if not configurations:
         return "Not measured."
+    order = " . ".join(" ".join(stages[start : start + 4]) for start in range(0, len(stages), 4))
     listed = {config: values for config, values in configurations.items() if _is_single(config)}
     rows = "\n".join(
         f"| {config} | {100 * values['AP']:.1f} | {100 * values['AP50']:.1f} |" for config, values in listed.items()
     )
     text = (
         f"On {accuracy['dataset']}, through ONNX Runtime; F is a full path, E an essential one, in the order "
-        f"p2 p3 p4 p5 . fpn_p4 fpn_p3 pan_p4 pan_p5.\n\n| depth | AP | AP50 |\n|---|---|---|\n{rows}"
+        f"{order}.\n\n| depth | AP | AP50 |\n|---|---|---|\n{rows}"
     )
     if len(listed) < len(configurations):
         text += f"\n\n{len(configurations)} configurations were measured; the manifest lists them all."
@@ -92,4 +97,4 @@ def _accuracy(accuracy: Mapping[str, Any]) -> str:
 
 def _is_single(config: str) -> bool:
     """Whether a configuration is full, base, or one stage away from either: those that a reader compares."""
-    return config.count("F") in (0, 1, 7, 8)
+    return min(config.count("F"), config.count("E")) <= 1

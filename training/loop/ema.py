@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class ModelEma:
+
+class ModelEma(Generic[Network]):
     """Keeps `decay * average + (1 - decay) * weights`; the decay grows as decay * (1 - exp(-updates / warmup))."""
 
-    def __init__(self, model: nn.Module, *, decay: float, warmup: int) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Network, *, decay: float, warmup: int) -> None:
+        self.model = copy.deepcopy(model)
+        self.model.eval().requires_grad_(False)
         self.decay = decay
         self.warmup = warmup
         self.updates = 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,21 +13,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from training.data.batches import training_batches, training_data
 from training.data.processes import ALONE, Processes
-from training.evaluation.coco import metrics_by_depth
 from training.evaluation.images import AisleImages, CocoImages, EvaluationImages
-from training.evaluation.results import model_results
+from training.evaluation.results import model_metrics
 from training.families import family_of
 from training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from training.loop.distributed import join_processes, leave_processes, mean_over_processes, synchronize_batch_norms
+from training.loop.distributed import mean_over_processes, synchronize_batch_norms
 from training.loop.ema import ModelEma
 from training.loop.optimizer import learning_rate, make_optimizer
 from training.loop.run_log import append_row, drop_rows_after
 from training.losses.objective import Pass, Terms
 from training.models.targets import Targets
-from training.recipes.recipe import Recipe, RecipeError, load_recipe
+from training.recipes.recipe import Recipe, RecipeError
 from training.recipes.weights import save_weights, start_from
 
 
@@ -224,10 +221,9 @@ class Trainer:
         passes = self.recipe.passes_at(self.iteration - 1)
         configs = [by_pass[name] for name in passes]
         assert self.validation is not None
-        results = model_results(self.ema.model, configs, self.validation, self.recipe)
-        metrics = metrics_by_depth(results, self.validation.class_names)
+        metrics = model_metrics(self.ema.model, configs, self.validation, self.recipe)
         return {
-            f"{name}_{key}": metrics[str(config)][key]
+            f"{name}_{key}": metrics[config][key]
             for name, config in zip(passes, configs, strict=True)
             for key in ("AP", "AP50")
         }
@@ -300,27 +296,3 @@ def train(recipe: Recipe, folder: Path, processes: Processes = ALONE) -> None:
         for name in ("log.csv", "validation.csv"):
             drop_rows_after(folder / name, trainer.iteration)
     trainer.run()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: `python -m training.train aisle-yolo-t --output runs/aisle`, by itself or by `torchrun -m`."""
-    parser = argparse.ArgumentParser(prog="training.train", description=__doc__)
-    parser.add_argument("recipe", help="a recipe of training/recipes, or a YAML file")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a recipe's setting")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        recipe = load_recipe(options.recipe, tuple(options.set))
-        options.output.mkdir(parents=True, exist_ok=True)
-        train(recipe, options.output, join_processes(options.device))
-    except (RecipeError, CheckpointError, ValueError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        leave_processes()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
