@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from anydepth_perception.bundle import Bundle, BundleError, write_bundle
-from anydepth_perception.bundle.bundle import MANIFEST_FILE
+from anydepth_perception.bundle import Bundle, BundleError, rewrite_bundle
 from anydepth_perception.bundle.quantization import CalibrationError
-from anydepth_perception.bundle.reference import REFERENCE_FILE
 from anydepth_perception.tools.quantize import QuantizeOptions, add_options, describe, quantize
 from training.export import measure_accuracy
 
 
 def measured(bundle: Bundle, count: int) -> Bundle:
     """Writes `bundle` again with the accuracy table of `count` validation images."""
-    manifest = json.loads((bundle.path / MANIFEST_FILE).read_text(encoding="utf-8"))
-    manifest["accuracy"] = measure_accuracy(bundle, count)
-    manifest["segments"] = {name: {"gflops": entry["gflops"]} for name, entry in manifest["segments"].items()}
-    segments = {name: bundle.read_segment(segment) for name, segment in bundle.manifest.segments.items()}
-    reference = bundle.read_reference()
-    files = {
-        name: bundle.read_file(name, sha256)
-        for name, sha256 in bundle.manifest.files.items()
-        if name != REFERENCE_FILE
-    }
-    return write_bundle(bundle.path, manifest, segments, files, reference)
+    return rewrite_bundle(bundle, manifest={"accuracy": measure_accuracy(bundle, count)})
 
 
 def main(arguments: list[str] | None = None) -> int:
