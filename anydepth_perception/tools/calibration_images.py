@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anydepth_perception.bundle import Manifest
-from anydepth_perception.bundle.quantization.calibrate import CalibrationError
+from anydepth_perception.bundle.manifest import InputSpec
+from anydepth_perception.bundle.quantization import CalibrationError
 from anydepth_perception.detection.preprocess import Preprocessor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -35,10 +35,9 @@ def read_folder(folder: Path, count: int) -> Iterator[np.ndarray]:
         yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def fit_images(images: Iterable[np.ndarray], manifest: Manifest) -> list[np.ndarray]:
+def fit_images(images: Iterable[np.ndarray], spec: InputSpec) -> list[np.ndarray]:
     """Images [H, W, 3] RGB as the network sees them: uint8 [1, height, width, 3] each."""
-    source = manifest.input
-    preprocess = Preprocessor(source.height, source.width, resize=source.resize, pad_value=source.pad_value)
+    preprocess = Preprocessor(spec.height, spec.width, resize=spec.resize, pad_value=spec.pad_value)
     fitted = []
     for image in images:
         preprocess(image)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from anydepth_perception.aisle import AisleScene
-from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.bundle.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
+from anydepth_perception.bundle import Bundle, BundleError, find_bundle, rewrite_bundle
+from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
+from anydepth_perception.bundle.quantization import CalibrationError, QuantizationSettings, quantize_bundle
 from anydepth_perception.bundle.quantization.calibrate import METHODS
 from anydepth_perception.bundle.quantization.place import ACTIVATIONS, CONVOLUTIONS
 from anydepth_perception.tools.arguments import fail, whole_number
+from anydepth_perception.tools.calibration_images import fit_images, read_folder
 from anydepth_perception.tools.interrupt import interruptible
 
 AISLE = "aisle"
@@ -101,7 +103,29 @@ def quantize(options: QuantizeOptions) -> Bundle:
         weight_bits=8 if options.runtime == TENSORRT else DEFAULTS.weight_bits,  # GPUs add up in 32 bits
     )
     source = "aisle scenes of the training split" if options.images == AISLE else "a folder of images"
-    return quantize_bundle(bundle, options.output, images, settings, source=source)
+    return quantize_with_references(bundle, options.output, images, settings, source=source)
+
+
+def quantize_with_references(
+    bundle: Bundle, path: Path, images: Iterable[np.ndarray], settings: QuantizationSettings, *, source: str
+) -> Bundle:
+    """Writes the INT8 copy of `bundle` into the folder `path`, with reference outputs for the first image.
+
+    Args:
+        bundle: float32.
+        path: the folder to write.
+        images: uint8 [H, W, 3] RGB of any size.
+        settings: how to quantise.
+        source: where the images come from, for the manifest.
+
+    Raises:
+        BundleError: the bundle is quantised already, or nothing in it can be.
+        CalibrationError: there are no images, or one cannot be read.
+        OSError: the folder cannot be written.
+    """
+    fitted = fit_images(images, bundle.manifest.input)
+    written = quantize_bundle(bundle, path, fitted, settings, source=source)
+    return rewrite_bundle(written, reference=reference_by_onnxruntime(written, fitted[0]))
 
 
 def aisle_images(count: int) -> Iterator[np.ndarray]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.bundle.quantization import QuantizationSettings, quantize_bundle
+from anydepth_perception.bundle.quantization import QuantizationSettings
 from anydepth_perception.bundle.reference import encode_reference
-from anydepth_perception.tools.quantize import aisle_images
+from anydepth_perception.tools.quantize import aisle_images, quantize_with_references
 from training.quantize import main, measured
 
 
@@ -24,7 +24,7 @@ def test_measure_fills_the_accuracy_table(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_measuring_keeps_the_references(tmp_path: Path) -> None:
-    bundle = quantize_bundle(
+    bundle = quantize_with_references(
         Bundle.load(find_bundle("aisle-yolo-t")),
         tmp_path / "t-int8.anydepth",
         aisle_images(1),

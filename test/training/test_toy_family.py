@@ -15,12 +15,14 @@ from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.space import EXITS
 from anydepth_perception.detection.detector import Detector
 from training import families
+from training.data.settings import SceneSettings
 from training.evaluation.flops import count_parts, flops_at, meta_model
 from training.evaluation.images import AisleImages
 from training.evaluation.results import model_results
-from training.export.bundle import export_segments, manifest_of
+from training.export.manifest import manifest_of
+from training.export.segments import export_segments
 from training.loop.trainer import Trainer, train
-from training.recipes.recipe import DataSettings, Recipe
+from training.recipes.recipe import Recipe
 from training.recipes.weights import Weights, load_weights
 
 RECIPE = Recipe(
@@ -33,7 +35,7 @@ RECIPE = Recipe(
     checkpoint_every=3,
     workers=0,
     distillation=TOY.distillation,
-    data=DataSettings(frame_sizes=((64, 64),)),
+    data=SceneSettings(frame_sizes=((64, 64),)),
 )
 
 

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.bundle.bundle import Bundle
+from anydepth_perception.depth.space import DepthConfig
 
 METHODS = ("minmax", "mse")
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from anydepth_perception.bundle.quantization.calibrate import Range
-from anydepth_perception.bundle.quantization.place import Plan
+from anydepth_perception.bundle.quantization.place import SegmentPairs
 
 WEIGHT_STEPS = {7: 64, 8: 127}
 """The largest weight by the bits that weights take.
@@ -22,14 +22,14 @@ x86 CPUs without VNNI add two products of a uint8 activation and an int8 weight 
 def insert_pairs(
     model: onnx.ModelProto,
     name: str,
-    plan: Plan,
+    pairs: SegmentPairs,
     ranges: Mapping[str, Range],
     *,
     symmetric: bool,
     signed: bool,
     weight_bits: int,
 ) -> onnx.ModelProto:
-    """An INT8 copy of a segment that computes what `plan` says in 8 bits.
+    """An INT8 copy of a segment that computes what `pairs` says in 8 bits.
 
     Weights are int8 with one scale per output channel, as large as `WEIGHT_STEPS` has it at most. Activations are
     uint8, with zero point 128 where `symmetric`; where `signed` as well, the same steps are int8 with zero point 0. A
@@ -39,7 +39,7 @@ def insert_pairs(
     graph = onnx.GraphProto()
     graph.CopyFrom(model.graph)
     editor = _Editor(graph, name, ranges, symmetric, signed, WEIGHT_STEPS[weight_bits])
-    editor.run(plan)
+    editor.run(pairs)
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
     quantized.graph.CopyFrom(graph)
@@ -69,21 +69,21 @@ class _Editor:
         self.dequantized: dict[str, str] = {}
         self.nodes: list[onnx.NodeProto] = []
 
-    def run(self, plan: Plan) -> None:
+    def run(self, pairs: SegmentPairs) -> None:
         outputs = {output.name for output in self.graph.output}
         for node in self.graph.node:
             first = node.output[0]
             for position, source in enumerate(node.input):
-                if source in plan.written:
+                if source in pairs.written:
                     if source not in outputs:
                         node.input[position] = self._inner(source, ":dequantized")
-                elif first in plan.read.get(source, ()):
+                elif first in pairs.read.get(source, ()):
                     node.input[position] = self._read(source)
-            if first in plan.convolutions:
+            if first in pairs.convolutions:
                 node.input[1] = self._weight(node.input[1])
             self.nodes.append(node)
             for position, target in enumerate(node.output):
-                if target in plan.written:
+                if target in pairs.written:
                     raw = self._inner(target, ":raw") if target in outputs else target
                     node.output[position] = raw
                     self._pair(target, raw, target if target in outputs else self._inner(target, ":dequantized"))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from anydepth_perception.bundle import Bundle, BundleError, rewrite_bundle
-from anydepth_perception.bundle.plain_run import reference_by_onnxruntime
+from anydepth_perception.bundle.bundle import Bundle
+from anydepth_perception.bundle.errors import BundleError
 from anydepth_perception.bundle.quantization.calibrate import METHODS, CalibrationError, observe_ranges
 from anydepth_perception.bundle.quantization.insert import WEIGHT_STEPS, insert_pairs, is_quantized
-from anydepth_perception.bundle.quantization.place import CONVOLUTIONS, PLACEMENTS, plan_segment
-from anydepth_perception.bundle.write import read_document
-from anydepth_perception.depth.config import STAGES, DepthConfig
-from anydepth_perception.tools.calibration_images import fit_images
+from anydepth_perception.bundle.quantization.place import CONVOLUTIONS, PLACEMENTS, SegmentPairs, choose_pairs
+from anydepth_perception.bundle.write import read_document, rewrite_bundle
+from anydepth_perception.depth.space import DepthConfig, DepthSpace
 
 MODEL_CARD = "MODEL_CARD.md"
 NUM_MIXTURES = 4
@@ -27,7 +27,7 @@ NUM_MIXTURES = 4
 class QuantizationSettings:
     """How to quantise.
 
-    `placement` and `min_products` as in `plan_segment`, `method` minmax or mse. The placement
+    `placement` and `min_products` as in `choose_pairs`, `method` minmax or mse. The placement
     `convolutions` has symmetric ranges. They are stored as uint8 around 128: OpenVINO computes wrong results from int8
     activations on some CPUs. TensorRT takes no uint8, for it `signed` stores the same steps as int8 around 0.
     `weight_bits` is 7 or 8: with 8, x86 CPUs without VNNI compute wrong sums (see `WEIGHT_STEPS`).
@@ -54,54 +54,42 @@ class QuantizationSettings:
 
 
 def quantize_bundle(
-    bundle: Bundle, path: Path, images: Iterable[np.ndarray], settings: QuantizationSettings, *, source: str
+    bundle: Bundle, path: Path, images: Sequence[np.ndarray], settings: QuantizationSettings, *, source: str
 ) -> Bundle:
     """Writes the INT8 copy of `bundle` into the folder `path` and returns it loaded.
 
     Every image runs at full, at base and at one of a few random mixtures of paths. The accuracy table is taken over
-    as an estimate; the reference outputs are new, of the first image. The same images and settings give the same files.
+    as an estimate; references are left out, those of float32 say nothing. The same images and settings give the same
+    files.
 
     Args:
         bundle: float32.
         path: the folder to write, usually `NAME-int8.anydepth`.
-        images: uint8 [H, W, 3] RGB.
+        images: uint8 [1, height, width, 3] RGB, of the size of the bundle's input.
         settings: how to quantise.
         source: where the images come from, for the manifest.
 
     Raises:
         BundleError: the bundle is quantised already, or nothing in it can be.
-        CalibrationError: there are no images, or one cannot be read.
+        CalibrationError: there are no images, or one is of another size.
     """
     models = {name: bundle.read_segment(segment) for name, segment in bundle.manifest.segments.items()}
     if any(is_quantized(model) for model in models.values()):
         raise BundleError(f"{bundle.path}: is INT8 already; quantise the float32 bundle it was made from")
-    outputs = bundle.manifest.outputs
-    plans = {
-        name: plan_segment(
-            model,
-            placement=settings.placement,
-            min_products=settings.min_products,
-            final_outputs=(outputs.boxes, outputs.logits),
-        )
-        for name, model in models.items()
-    }
-    if not any(plan.convolutions for plan in plans.values()):
-        raise BundleError(f"{bundle.path}: no convolution sums up {settings.min_products} products or more")
-    fitted = fit_images(images, bundle.manifest)
-    if not fitted:
-        raise CalibrationError("there are no calibration images; at least one is needed, 100 or more are advisable")
+    segment_pairs = _choose_all_pairs(bundle, models, settings)
+    _check_images(images, bundle.input_spec().shape)
     symmetric = settings.placement == CONVOLUTIONS
-    runs = _runs(bundle, fitted, settings.seed)
-    tensors = {tensor for plan in plans.values() for tensor in plan.tensors}
+    runs = _runs(bundle.space, images, settings.seed)
+    tensors = {tensor for pairs in segment_pairs.values() for tensor in pairs.tensors}
     ranges = observe_ranges(bundle, runs, tensors, settings.method, symmetric=symmetric)
-    for plan in plans.values():
-        for target, origin in plan.same_range.items():
+    for pairs in segment_pairs.values():
+        for target, origin in pairs.same_range.items():
             ranges[target] = ranges[origin]
     segments = {
         name: insert_pairs(
             model,
             name,
-            plans[name],
+            segment_pairs[name],
             ranges,
             symmetric=symmetric,
             signed=settings.signed,
@@ -113,21 +101,52 @@ def quantize_bundle(
     manifest = {
         "name": name,
         "accuracy": _accuracy_as_estimate(bundle),
-        "provenance": _provenance(bundle, settings, len(fitted), source),
+        "provenance": _provenance(bundle, settings, len(images), source),
     }
     files = dict.fromkeys(bundle.manifest.files) | {MODEL_CARD: _model_card(bundle, name)}
-    written = rewrite_bundle(bundle, path, manifest=manifest, segments=segments, files=files)
-    return rewrite_bundle(written, reference=reference_by_onnxruntime(written, fitted[0]))
+    return rewrite_bundle(bundle, path, manifest=manifest, segments=segments, files=files)
 
 
-def _runs(bundle: Bundle, images: list[np.ndarray], seed: int) -> list[tuple[np.ndarray, list[DepthConfig]]]:
+def _choose_all_pairs(
+    bundle: Bundle, models: Mapping[str, onnx.ModelProto], settings: QuantizationSettings
+) -> dict[str, SegmentPairs]:
+    outputs = bundle.manifest.outputs
+    segment_pairs = {
+        name: choose_pairs(
+            model,
+            placement=settings.placement,
+            min_products=settings.min_products,
+            final_outputs=(outputs.boxes, outputs.logits),
+        )
+        for name, model in models.items()
+    }
+    if not any(pairs.convolutions for pairs in segment_pairs.values()):
+        raise BundleError(f"{bundle.path}: no convolution sums up {settings.min_products} products or more")
+    return segment_pairs
+
+
+def _check_images(images: Sequence[np.ndarray], shape: tuple[int, ...]) -> None:
+    if not images:
+        raise CalibrationError("there are no calibration images; at least one is needed, 100 or more are advisable")
+    for index, image in enumerate(images):
+        if image.dtype != np.uint8 or image.shape != shape:
+            raise CalibrationError(
+                f"calibration image {index} is {image.dtype}{list(image.shape)}, expected uint8{list(shape)}"
+            )
+
+
+def _runs(
+    space: DepthSpace, images: Sequence[np.ndarray], seed: int
+) -> list[tuple[np.ndarray, list[DepthConfig]]]:
     """Each image with full, base and one of the mixtures; the first also with every exit, so that all segments run."""
     generator = random.Random(seed)
-    last = bundle.full.exit
-    mixtures = [DepthConfig(tuple(generator.random() < 0.5 for _ in STAGES), last) for _ in range(NUM_MIXTURES)]
-    exits = [DepthConfig(bundle.full.full_paths, index) for index in range(1, bundle.space.num_exits)]
+    mixtures = [
+        space.executed(DepthConfig(tuple(generator.random() < 0.5 for _ in space.stages), space.full.exit))
+        for _ in range(NUM_MIXTURES)
+    ]
+    exits = [space.with_full(space.stages, number) for number in range(1, space.num_exits)]
     return [
-        (image, [bundle.full, bundle.base, mixtures[index % NUM_MIXTURES], *(exits if index == 0 else ())])
+        (image, [space.full, space.base, mixtures[index % NUM_MIXTURES], *(exits if index == 0 else ())])
         for index, image in enumerate(images)
     ]
 

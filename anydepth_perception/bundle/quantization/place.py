@@ -18,7 +18,7 @@ _ACTIVATION_OPERATORS = (*_SAME_RANGE, "Add", "AveragePool", "Concat", "Mul", "R
 
 
 @dataclass(frozen=True)
-class Plan:
+class SegmentPairs:
     """What becomes 8 bits in one segment.
 
     `convolutions`: output names of the convolutions whose weights are quantised. `read`: tensors of which only the
@@ -37,9 +37,9 @@ class Plan:
         return frozenset(self.read) | self.written
 
 
-def plan_segment(
+def choose_pairs(
     model: onnx.ModelProto, *, placement: str, min_products: int, final_outputs: Collection[str]
-) -> Plan:
+) -> SegmentPairs:
     """Decides for one float32 segment.
 
     A convolution is quantised if each of its outputs sums up at least `min_products` products and another convolution
@@ -66,7 +66,7 @@ def plan_segment(
     ]
     names = frozenset(node.output[0] for node in convolutions)
     if placement == CONVOLUTIONS or not convolutions:
-        return Plan(names, _readers(convolutions, shapes, frozenset()), frozenset(), {})
+        return SegmentPairs(names, _readers(convolutions, shapes, frozenset()), frozenset(), {})
     followers = _followers(graph, names, shapes)
     fused = _before_relu(graph, names, followers)
     written = (names - fused) | frozenset(node.output[0] for node in followers)
@@ -77,7 +77,7 @@ def plan_segment(
     }
     relus = {name for node in followers if node.input[0] in fused for name in node.output}
     readers = [node for node in (*convolutions, *followers) if node.output[0] not in relus]
-    return Plan(names, _readers(readers, shapes, written), written, same_range)
+    return SegmentPairs(names, _readers(readers, shapes, written), written, same_range)
 
 
 def _readers(
