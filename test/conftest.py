@@ -10,7 +10,7 @@ import pytest
 
 # Tests run from the source tree whether or not the package is installed; the tiny bundle is made by a helper module.
 _TEST_FOLDER = Path(__file__).resolve().parent
-for _folder in (_TEST_FOLDER / "anydepth_perception", _TEST_FOLDER.parent):
+for _folder in (_TEST_FOLDER / "anydepth_perception", _TEST_FOLDER / "training", _TEST_FOLDER.parent):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 

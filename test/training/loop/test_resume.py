@@ -20,7 +20,7 @@ from training.loop.checkpoint import CheckpointError, load_checkpoint, save_chec
 from training.loop.trainer import Trainer
 from training.train import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ITERATIONS = 8
 
 

@@ -19,7 +19,7 @@ from training.evaluation.network import BundleNetwork, TorchNetwork, walk
 from training.families import build_model
 from training.recipes.weights import load_weights
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 
 
 class Recorder:

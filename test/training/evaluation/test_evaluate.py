@@ -38,7 +38,7 @@ from training.loop.distributed import join_processes, leave_processes
 from training.models.stage import STATIC
 from training.recipes.recipe import Recipe
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 
 CLASS_NAMES = ("person", "crate", "cone")
 

@@ -21,7 +21,7 @@ from training.loop.trainer import Trainer
 from training.models.targets import Targets
 from training.recipes.recipe import RecipeError
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def run_on_two_processes(family: str, folder: Path) -> None:

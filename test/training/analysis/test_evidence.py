@@ -16,7 +16,7 @@ from training.analysis.evidence_tables import NAIVE, OURS, STATIC_BASE, STATIC_F
 from training.analysis.study import load_study, run_folder
 from training.recipes.weights import save_weights
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 DOCUMENTS = {path.stem: json.loads(path.read_text()) for path in (DOCS / "evidence").glob("*.json")}
 
 
