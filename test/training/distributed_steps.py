@@ -44,15 +44,15 @@ def steps(family: str, folder: Path, processes: Processes = ALONE) -> tuple[list
         trainer = Trainer(RECIPES[family], folder, processes)
         log = []
         for images, targets in training_batches(RECIPES[family].samples, 0, processes):
-            doubled = Targets(**{k: v.double() if v.is_floating_point() else v for k, v in _fields(targets).items()})
-            log.append(trainer.step(images.double(), doubled))
+            log.append(trainer.step(images.double(), in_double(targets)))
         return log, trainer
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def _fields(targets: Targets) -> dict[str, torch.Tensor]:
-    return {field.name: getattr(targets, field.name) for field in dataclasses.fields(targets)}
+def in_double(targets: Targets) -> Targets:
+    """The same with boxes in double precision."""
+    return dataclasses.replace(targets, boxes=targets.boxes.double(), ignored=targets.ignored.double())
 
 
 def main() -> None:
