@@ -19,6 +19,7 @@ from anydepth_perception.tools.arguments import whole_number
 from anydepth_perception.tools.bench.interleaved import measure_in_turns, median_ratio
 from training.data.batches import training_batches
 from training.families import family_of
+from training.loop.options import add_set_option
 from training.loop.trainer import Trainer
 from training.models.targets import Targets
 from training.recipes.recipe import Recipe, RecipeError, load_recipe
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: prints a few lines, and JSON on the last."""
     parser = argparse.ArgumentParser(prog="training.bench.training", description=__doc__)
     parser.add_argument("recipe", nargs="?", default="study-yolo-t", help="(default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides a recipe's setting")
+    add_set_option(parser)
     parser.add_argument("--rounds", type=whole_number(3), default=12, help="steps of each kind (default: %(default)s)")
     parser.add_argument("--steps", type=whole_number(1), default=20, help="steps with loading (default: %(default)s)")
     parser.add_argument("--workers", type=whole_number(0), default=2, help="that make images (default: %(default)s)")

@@ -15,6 +15,7 @@ from tiny_bundle import FULL_AP
 from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.bundle import Bundle
 from training.analyse import main
+from training.analysis.depths import space_of
 from training.analysis.plots import pareto, read_csv, smooth
 from training.analysis.reports import bundle_depths
 from training.recipes.recipe import Recipe
@@ -193,3 +194,17 @@ def test_cell_that_is_no_number_is_none(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("iteration,loss\n1,nan\n2,\n3,0.5\n")
     columns = read_csv(tmp_path / "log.csv")
     assert np.isnan(columns["loss"]).tolist() == [True, True, False]
+
+
+def test_a_space_is_read_off_configurations_alone() -> None:
+    space = space_of(["FFFF.d3", "EFFF.d3", "EFEF.d1"])
+    assert [str(space.full), str(space.base)] == ["FFFF.d3", "EFEF.d2"]
+
+
+def test_where_no_configuration_skips_anything_all_stages_may() -> None:
+    assert str(space_of(["FFFF.FFFF"]).base) == "EEEE.EEEE"
+
+
+def test_configurations_of_different_networks_are_refused() -> None:
+    with pytest.raises(ValueError, match="configurations of 4, 8 stages"):
+        space_of(["FFFF", "FFFF.FFFF"])

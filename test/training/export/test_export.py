@@ -21,6 +21,7 @@ from anydepth_perception.depth.config import STAGES, DepthConfig
 from anydepth_perception.execution import Execution, SelfCheckError
 from training.data.settings import CocoSettings
 from training.export.__main__ import main
+from training.export.bundle import export_bundle
 from training.export.manifest import manifest_of, provenance_of
 from training.export.model_card import AISLE_DATASET, model_card
 from training.export.references import reference_image, reference_in_torch
@@ -158,6 +159,36 @@ def test_the_command_stores_references_that_the_engines_meet(model: AnyDepthYolo
     assert reference is not None
     assert set(reference.rows) == set(reference_configs(exported))
     Execution(exported, create_backend("onnxruntime", threads=1)).ensure(exported.full)
+
+
+def made_up_accuracy(bundle: Bundle) -> dict[str, Any]:
+    """AP by which a quarter of the configurations are worth their cost, and GFLOPs alone would choose others."""
+    shallow = [config for config in bundle.space.all() if config.full_paths[2:] == bundle.base.full_paths[2:]]
+    configs = dict.fromkeys([*shallow, bundle.full])
+    entries = {str(config): {"AP": 0.4 + 0.01 * index, "AP50": 0.6, "measured": True}
+               for index, config in enumerate(configs)}
+    return {"dataset": "made up", "metric": "AP", "configurations": entries}
+
+
+def test_an_export_that_measures_has_references_of_the_ladder_that_follows(model: AnyDepthYolo, tmp_path: Path) -> None:
+    weights = Weights(model, RECIPE, CLASS_NAMES, 7)
+    plain = export_bundle(weights, tmp_path / "plain.anydepth", image_size=(64, 64))
+    exported = export_bundle(weights, tmp_path / "a.anydepth", image_size=(64, 64), measure=made_up_accuracy)
+    assert exported.default_configs() != plain.default_configs()
+    reference = exported.read_reference()
+    assert reference is not None
+    assert set(reference.rows) == set(reference_configs(exported))
+    assert "made up" in (exported.path / "MODEL_CARD.md").read_text()
+
+
+def test_measuring_on_scenes_whose_classes_the_network_does_not_know_is_refused(
+    model: AnyDepthYolo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, path = tmp_path / "model.safetensors", tmp_path / "small.anydepth"
+    save_weights(model, weights, RECIPE, CLASS_NAMES, 7)
+    assert main([str(weights), str(path), "--measure", "2"]) == 1
+    assert "the network knows a, b, c; aisle scenes have" in capsys.readouterr().err
+    assert not path.exists()
 
 
 def test_the_command_writes_references_alone_and_leaves_the_rest(
