@@ -14,9 +14,9 @@ from anydepth_perception.detection.images import Frame
 from anydepth_perception.detection.postprocess import Detections
 from anydepth_perception.ros.messages import annotate
 from anydepth_perception.tools.demo.children import DemoError
+from anydepth_perception.tools.demo.colors import BLUE, GRID, INK, MUTED, RED, Color
 from anydepth_perception.tools.demo.recorder import Recording, ServedFrame
 from anydepth_perception.tools.demo.score import LabelledBoxes
-from anydepth_perception.tools.plots import BLUE, GRID, INK, MUTED, RED, Color
 
 GOOD = FULL = BLUE
 MISSED = RED
