@@ -24,15 +24,17 @@ import onnxruntime
 import rclpy
 
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.profile.load import CpuLoad
 from anydepth_perception.ros.qos import use_image_profile
 from anydepth_perception.tools.demo.calibration import Calibration, calibrate
 from anydepth_perception.tools.demo.children import Child, DemoError
-from anydepth_perception.tools.demo.drawing import Run, draw_timeline, write_video
 from anydepth_perception.tools.demo.load import BusyProcesses
 from anydepth_perception.tools.demo.recorder import Recorder, Recording, ServedFrame, split_truth
+from anydepth_perception.tools.demo.run import Run
 from anydepth_perception.tools.demo.score import Agreement, compare
+from anydepth_perception.tools.demo.timeline import draw_timeline
+from anydepth_perception.tools.demo.video import write_video
+from anydepth_perception.tools.environment import use_own_ros_domain
 
 DEFAULT_SECONDS = 30.0
 MIN_SECONDS = 6.0
@@ -98,8 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the demo; exit code 1 and the reason in words where it cannot."""
     options = parse_options(arguments)
     # Its own domain on this machine alone, unless the user chose one: nothing else may answer for the two processes.
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_own_ros_domain(unless_chosen=True)
     use_image_profile()
     try:
         bundle = Bundle.load(find_bundle(options.model))
@@ -229,6 +230,7 @@ def record(
         rate_hz=options.rate_hz,
         cpu=cpu,
         class_names=bundle.class_names,
+        space=bundle.space,
     )
     return run, counts
 
@@ -310,7 +312,7 @@ def depth_between(run: Run, start_s: float, end_s: float) -> float:
     """Median share of stages on their full path, of the frames stamped between two times."""
 
     def share(frame: ServedFrame) -> float:
-        return DepthConfig.parse(frame.depth, 99 if ".d" in frame.depth else 0).depth_fraction
+        return run.space.parse(frame.depth).depth_fraction
 
     shares = [share(frame) for frame in run.recording.served if start_s <= run.time_s(frame.stamp_ns) < end_s]
     return round(statistics.median(shares), 3) if shares else 0.0
