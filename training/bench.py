@@ -30,20 +30,20 @@ _AROUND_S = 12.0
 """Starting Python with PyTorch, finding the backends, drawing the plot."""
 
 
-def parts_of(subject: bench_parts.Subject) -> list[Part]:
+def parts_of(tested: bench_parts.BundleUnderTest) -> list[Part]:
     """All parts, the ones that count most first; what they take is that of two cores of 2.5 GHz or so."""
     return [
         Part("rungs", "rungs: whole, staged and monolithic on every backend", 25, 90,
-             functools.partial(bench_parts.measure_rungs, subject)),
-        Part("host", "host work of a frame", 2, 12, functools.partial(bench_parts.measure_host, subject)),
-        Part("switches", "changes of depth", 3, 60, functools.partial(bench_parts.measure_switches, subject)),
-        Part("peer", "Hugging Face's RT-DETR", 35, 40, functools.partial(bench_parts.measure_peer, subject)),
-        Part("int8", "INT8 over float32", 25, 25, functools.partial(bench_parts.measure_int8, subject)),
-        Part("memory", "memory of fresh processes", 30, 0, functools.partial(bench_parts.measure_memory, subject)),
+             functools.partial(bench_parts.measure_rungs, tested)),
+        Part("host", "host work of a frame", 2, 12, functools.partial(bench_parts.measure_host, tested)),
+        Part("switches", "changes of depth", 3, 60, functools.partial(bench_parts.measure_switches, tested)),
+        Part("peer", "Hugging Face's RT-DETR", 35, 40, functools.partial(bench_parts.measure_peer, tested)),
+        Part("int8", "INT8 over float32", 25, 25, functools.partial(bench_parts.measure_int8, tested)),
+        Part("memory", "memory of fresh processes", 30, 0, functools.partial(bench_parts.measure_memory, tested)),
         Part("yolo-l", "YOLO-L at 640x640", 15, 15,
-             functools.partial(bench_parts.measure_random, subject, name="yolo-l")),
+             functools.partial(bench_parts.measure_random, tested, name="yolo-l")),
         Part("detr-r50", "DETR-R50 at 640x640", 35, 20,
-             functools.partial(bench_parts.measure_random, subject, name="detr-r50")),
+             functools.partial(bench_parts.measure_random, tested, name="detr-r50")),
     ]
 
 
@@ -88,8 +88,8 @@ def _run(options: argparse.Namespace, seconds: float) -> int:
         raise ValueError(f"{weights}: no such file")
     backends, missing = find_backends()
     with tempfile.TemporaryDirectory(prefix="anydepth-bench-") as scratch:
-        subject = bench_parts.Subject(bundle, weights if weights.is_file() else None, backends, Path(scratch))
-        parts = parts_of(subject)
+        tested = bench_parts.BundleUnderTest(bundle, weights if weights.is_file() else None, backends, Path(scratch))
+        parts = parts_of(tested)
         outcome = run_parts(_chosen(parts, options.parts), seconds - _AROUND_S)
     for part in parts:
         if part.name not in outcome.figures:

@@ -53,7 +53,7 @@ _SAME_OUTPUTS = 1e-3
 
 
 @dataclass
-class Subject:
+class BundleUnderTest:
     """What is measured: a bundle, the weights it was exported from (None where they are not at hand), all backends.
 
     Executions are compiled when they are first asked for, and kept.
@@ -86,14 +86,14 @@ class Subject:
         return self._executions[backend, kind]
 
 
-def measure_rungs(subject: Subject, seconds: float) -> dict[str, Any]:
+def measure_rungs(tested: BundleUnderTest, seconds: float) -> dict[str, Any]:
     """Every rung whole, and full and base also staged and as monolithic exports, on every backend, all in turns."""
-    bundle, rungs = subject.bundle, subject.rungs
+    bundle, rungs = tested.bundle, tested.rungs
     ends = (bundle.full, bundle.base)
-    exports = {config: _monolithic_export(subject, config) for config in ends} if subject.weights else {}
+    exports = {config: _monolithic_export(tested, config) for config in ends} if tested.weights else {}
     contenders: dict[str, Callable[[], object]] = {}
-    for name, backend in subject.backends.items():
-        whole, staged = subject.execution(name, WHOLE), subject.execution(name, STAGED)
+    for name, backend in tested.backends.items():
+        whole, staged = tested.execution(name, WHOLE), tested.execution(name, STAGED)
         for config in rungs:
             contenders[f"{name} {WHOLE} {config}"] = _runner(whole, config)
         for config in ends:
@@ -108,7 +108,7 @@ def measure_rungs(subject: Subject, seconds: float) -> dict[str, Any]:
                 check_same(f"the monolithic export of {config}", plain.run(), [whole.boxes, whole.logits])
     times = measure_in_turns(contenders, seconds=seconds)
     figures = {}
-    for name in subject.backends:
+    for name in tested.backends:
         of = {key.removeprefix(f"{name} "): values for key, values in times.items() if key.startswith(f"{name} ")}
         figures[name] = _figures_of_backend(bundle, rungs, of)
     return {
@@ -145,10 +145,10 @@ def _figures_of_backend(bundle: Bundle, rungs: tuple[DepthConfig, ...], times: T
     }
 
 
-def measure_host(subject: Subject, seconds: float) -> dict[str, Any]:
+def measure_host(tested: BundleUnderTest, seconds: float) -> dict[str, Any]:
     """Host work of a frame beside its inference, for every size of source images."""
     use_own_ros_domain()
-    detector = Detector(subject.bundle, subject.reference, configs=(subject.bundle.full,))
+    detector = Detector(tested.bundle, tested.reference, configs=(tested.bundle.full,))
     detector.warm_up()
     figures = {}
     for width, height in IMAGE_SIZES:
@@ -156,41 +156,41 @@ def measure_host(subject: Subject, seconds: float) -> dict[str, Any]:
     return figures
 
 
-def measure_switches(subject: Subject, seconds: float) -> dict[str, Any]:
+def measure_switches(tested: BundleUnderTest, seconds: float) -> dict[str, Any]:
     """First frame after a change of depth over a steady frame, whole and staged, on every backend."""
-    figures: dict[str, dict[str, Any]] = {name: {} for name in subject.backends}
+    figures: dict[str, dict[str, Any]] = {name: {} for name in tested.backends}
     end = time.perf_counter() + seconds
-    pairs = [(name, kind) for name in subject.backends for kind in (WHOLE, STAGED)]
+    pairs = [(name, kind) for name in tested.backends for kind in (WHOLE, STAGED)]
     for index, (name, kind) in enumerate(pairs):
-        execution = subject.execution(name, kind)
+        execution = tested.execution(name, kind)
         started = time.perf_counter()
-        switch_over_steady(execution, subject.rungs, _FEWEST_SWITCHES, seed=1)
+        switch_over_steady(execution, tested.rungs, _FEWEST_SWITCHES, seed=1)
         each_s = (time.perf_counter() - started) / _FEWEST_SWITCHES
         share = (end - time.perf_counter()) / (len(pairs) - index)
         switches = min(SWITCHES, max(_FEWEST_SWITCHES, int(share / each_s)))
-        ratio = switch_over_steady(execution, subject.rungs, switches)
+        ratio = switch_over_steady(execution, tested.rungs, switches)
         figures[name][kind] = {"median": round(ratio, 4), "switches": switches}
     return figures
 
 
-def measure_memory(subject: Subject, _: float) -> dict[str, Any]:
+def measure_memory(tested: BundleUnderTest, _: float) -> dict[str, Any]:
     """Resident memory with one rung, with the ladder, and staged, each in a process of its own."""
-    path = str(subject.bundle.path)
-    return {name: ladder_memory(path, name, 0, len(subject.rungs)) for name in subject.backends}
+    path = str(tested.bundle.path)
+    return {name: ladder_memory(path, name, 0, len(tested.rungs)) for name in tested.backends}
 
 
-def measure_int8(subject: Subject, seconds: float) -> dict[str, Any]:
+def measure_int8(tested: BundleUnderTest, seconds: float) -> dict[str, Any]:
     """Float32 over INT8 on every CPU backend, each with the bundle that is quantised for it."""
-    configs = (subject.bundle.full, subject.bundle.base)
+    configs = (tested.bundle.full, tested.bundle.base)
     contenders: dict[str, Callable[[], object]] = {}
-    names = [name for name in subject.backends if name in ("onnxruntime", "openvino")]
+    names = [name for name in tested.backends if name in ("onnxruntime", "openvino")]
     for name in names:
-        quantized = _quantize(subject, name)
-        int8 = Execution(quantized, subject.backends[name])
+        quantized = _quantize(tested, name)
+        int8 = Execution(quantized, tested.backends[name])
         for config in configs:
             int8.ensure(config)
             contenders[f"{name} int8 {config}"] = _runner(int8, config)
-            contenders[f"{name} float32 {config}"] = _runner(subject.execution(name, WHOLE), config)
+            contenders[f"{name} float32 {config}"] = _runner(tested.execution(name, WHOLE), config)
         draw_noise(int8)
     times = measure_in_turns(contenders, seconds=seconds)
     return {
@@ -206,9 +206,9 @@ def measure_int8(subject: Subject, seconds: float) -> dict[str, Any]:
     }
 
 
-def measure_peer(subject: Subject, seconds: float, size: str = "r18", side: int = 640) -> dict[str, Any]:
+def measure_peer(tested: BundleUnderTest, seconds: float, size: str = "r18", side: int = 640) -> dict[str, Any]:
     """Ours over Hugging Face's RT-DETR in a plain session, with the same weights, at full depth."""
-    peer = export_peer(size, side, subject.scratch)
+    peer = export_peer(size, side, tested.scratch)
     full = peer.bundle.full
     ours = Execution(peer.bundle, create_backend("onnxruntime"))
     ours.ensure(full)
@@ -231,9 +231,9 @@ def measure_peer(subject: Subject, seconds: float, size: str = "r18", side: int 
     }
 
 
-def measure_random(subject: Subject, seconds: float, name: str, side: int = 640) -> dict[str, Any]:
+def measure_random(tested: BundleUnderTest, seconds: float, name: str, side: int = 640) -> dict[str, Any]:
     """Base over full of a network with random weights, against its GFLOPs."""
-    bundle = random_network(name, side, subject.scratch)
+    bundle = random_network(name, side, tested.scratch)
     whole = Execution(bundle, create_backend("onnxruntime"))
     contenders = {}
     for end, config in (("full", bundle.full), ("base", bundle.base)):
@@ -281,22 +281,22 @@ def _runner(execution: Execution, config: DepthConfig) -> Callable[[], object]:
     return lambda: execution.run(config)
 
 
-def _monolithic_export(subject: Subject, config: DepthConfig) -> bytes:
-    model = load_weights(subject.weights).model
-    source = subject.bundle.input_spec()
-    names = [segment.name for segment in subject.bundle.segments_for(config)]
+def _monolithic_export(tested: BundleUnderTest, config: DepthConfig) -> bytes:
+    model = load_weights(tested.weights).model
+    source = tested.bundle.input_spec()
+    names = [segment.name for segment in tested.bundle.segments_for(config)]
     module = Monolithic(model, names, source.shape[1:3])
-    outputs = subject.bundle.manifest.outputs
+    outputs = tested.bundle.manifest.outputs
     return export_plainly(
         module, torch.zeros(source.shape, dtype=torch.uint8), source.name, [outputs.boxes, outputs.logits]
     )
 
 
-def _quantize(subject: Subject, runtime: str) -> Bundle:
+def _quantize(tested: BundleUnderTest, runtime: str) -> Bundle:
     parser = argparse.ArgumentParser()
     quantize.add_options(parser)
-    path = subject.scratch / f"{runtime}-int8.anydepth"
-    arguments = [str(subject.bundle.path), str(path), "--images", quantize.AISLE]
+    path = tested.scratch / f"{runtime}-int8.anydepth"
+    arguments = [str(tested.bundle.path), str(path), "--images", quantize.AISLE]
     return quantize.quantize(
         parser.parse_args(
             [*arguments, "--count", str(_CALIBRATION_IMAGES), "--for", runtime], quantize.QuantizeOptions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anydepth_perception.depth.space import DepthSpace
+from anydepth_perception.depth.space import DepthConfig, DepthSpace
 from anydepth_perception.tools.demo.canvas import ESSENTIAL, FULL
 from anydepth_perception.tools.demo.recorder import Recording, ServedFrame
 from anydepth_perception.tools.demo.run import Run
@@ -33,7 +33,8 @@ def test_half_of_the_stages_at_full_is_half_of_the_timelines_depth(depth: str, s
 
 @pytest.mark.parametrize("count", [1, 4, 8, 30])
 def test_banner_has_a_box_for_every_stage_however_many_there_are(count: int) -> None:
-    run = run_of("FEFE.FEFE.FEFE.FEFE.FEFE.FEFE.FEFE.FEFE"[: count + (count - 1) // 4], *(f"s{i}" for i in range(count)))
+    depth = str(DepthConfig(tuple(index % 2 == 0 for index in range(count))))
+    run = run_of(depth, *(f"s{index}" for index in range(count)))
     picture = draw_frame(run, np.zeros((48, 640, 3), np.uint8), 500_000_000, run.recording.served[0])
     boxes = [(picture[12] == color).all(axis=-1).astype(int) for color in (FULL, ESSENTIAL)]
     starts = [int((np.diff(box, prepend=0) == 1).sum()) for box in boxes]
