@@ -35,6 +35,7 @@ from anydepth_perception.tools.demo.score import Agreement, compare
 from anydepth_perception.tools.demo.timeline import draw_timeline
 from anydepth_perception.tools.demo.video import write_video
 from anydepth_perception.tools.environment import use_own_ros_domain
+from anydepth_perception.tools.options import add_model
 
 DEFAULT_SECONDS = 30.0
 MIN_SECONDS = 6.0
@@ -77,7 +78,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         help="length of the run; the load is there in its middle third",
     )
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
-    parser.add_argument("--model", default="aisle-yolo-t", help="bundle folder, or the name of a shipped one")
+    add_model(parser)
     parser.add_argument("--rate", type=float, default=15.0, help="images per second, 10 to 30")
     parser.add_argument("--seed", type=int, default=90_000, help="of the aisle; training and test use others")
     parser.add_argument("--score-threshold", type=float, default=0.25, help="of the detector, in [0, 1]")
