@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache
@@ -43,6 +43,33 @@ class Options(DetectorOptions):
     output: Path | None
     plot: Path | None
     json: bool
+
+
+class RungReport(TypedDict):
+    """One configuration: cost of a frame, milliseconds, AP in [0, 1] where there is one."""
+
+    gflops: float
+    inference_ms_min: float
+    inference_ms_p50: float
+    inference_ms_p95: float
+    inference_ms_p99: float
+    sum_of_segments_ms: float
+    AP: float | None
+    AP_measured: bool
+    on_ladder: bool
+
+
+class Report(TypedDict):
+    """What `--json` prints: where the profile is, what it is of, milliseconds by segment, and the configurations."""
+
+    profile: str
+    fingerprint: dict[str, str]
+    load_state: dict[str, object]
+    host_ms: float
+    segments: dict[str, float]
+    segments_measured: bool
+    segments_over_rungs: float
+    rungs: dict[str, RungReport]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -157,7 +184,7 @@ def _group_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[s
     return [*lines, ""]
 
 
-def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict[str, Any]:
+def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> Report:
     """The same for machines."""
     return {
         "profile": str(path),
@@ -171,7 +198,7 @@ def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict
     }
 
 
-def _rung_report(times: RungTimes, profile: Profile, ladder: Ladder, bundle: Bundle) -> dict[str, Any]:
+def _rung_report(times: RungTimes, profile: Profile, ladder: Ladder, bundle: Bundle) -> RungReport:
     return {
         "gflops": round(bundle.gflops(times.config), 4),
         "inference_ms_min": round(times.inference.min_ms, 4),

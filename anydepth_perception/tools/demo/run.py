@@ -1,12 +1,27 @@
-"""A recorded run of the demo, and what can be asked of it."""
+"""A run of the demo: what was asked for, and what was recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from anydepth_perception.depth.space import DepthSpace
 from anydepth_perception.tools.demo.recorder import Recording, ServedFrame
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line and the environment ask for."""
+
+    seconds: float
+    output: Path
+    model: str
+    rate_hz: float
+    width: int
+    height: int
+    seed: int
+    score_threshold: float
 
 
 @dataclass(frozen=True)
