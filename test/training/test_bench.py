@@ -40,7 +40,7 @@ def only_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tested(tmp_path: Path) -> bench_parts.BundleUnderTest:
+def bundle_under_test(tmp_path: Path) -> bench_parts.BundleUnderTest:
     bundle = Bundle.load(find_bundle("aisle-yolo-t"))
     weights = bundle.path.with_suffix(".safetensors")
     backends = {"onnxruntime": create_backend("onnxruntime", threads=1)}
@@ -59,7 +59,7 @@ def test_the_last_line_holds_what_was_measured_and_the_report_is_written(
     short = {"rungs", "host", "switches", "int8"}
     monkeypatch.setattr(
         bench, "parts_of",
-        lambda tested: [bench.Part(part.name, part.title, 1, 0.1, part.measure) for part in parts(tested)],
+        lambda subject: [bench.Part(part.name, part.title, 1, 0.1, part.measure) for part in parts(subject)],
     )  # fmt: skip
     monkeypatch.setenv("BENCH_SECONDS", "3600")
     assert bench.main(["--parts", ",".join(short), "--output", str(tmp_path)]) == 0
@@ -98,10 +98,10 @@ def test_what_puts_out_something_else_is_not_compared() -> None:
 
 
 def test_without_weights_the_monolithic_export_is_left_out_with_the_reason(
-    quick: None, tested: bench_parts.BundleUnderTest
+    quick: None, bundle_under_test: bench_parts.BundleUnderTest
 ) -> None:
-    tested.weights = None
-    part = bench_parts.measure_rungs(tested, 0.0)
+    bundle_under_test.weights = None
+    part = bench_parts.measure_rungs(bundle_under_test, 0.0)
     figures = part["backends"]["onnxruntime"]
     assert figures["whole_over_monolithic"] == {}
     assert "weights" in part["monolithic_left_out"]
@@ -109,14 +109,16 @@ def test_without_weights_the_monolithic_export_is_left_out_with_the_reason(
     assert is_ratio(figures["base_over_full"])
 
 
-def test_ours_and_the_peer_compute_the_same(quick: None, tested: bench_parts.BundleUnderTest) -> None:
-    part = bench_parts.measure_peer(tested, 0.0, side=160)
+def test_ours_and_the_peer_compute_the_same(quick: None, bundle_under_test: bench_parts.BundleUnderTest) -> None:
+    part = bench_parts.measure_peer(bundle_under_test, 0.0, side=160)
     assert part["largest_difference"] < 1e-3
     assert is_ratio(part["ours_over_peer"])
 
 
-def test_a_random_network_is_held_against_its_gflops(quick: None, tested: bench_parts.BundleUnderTest) -> None:
-    part = bench_parts.measure_random(tested, 0.0, "yolo-t", side=64)
+def test_a_random_network_is_held_against_its_gflops(
+    quick: None, bundle_under_test: bench_parts.BundleUnderTest
+) -> None:
+    part = bench_parts.measure_random(bundle_under_test, 0.0, "yolo-t", side=64)
     assert is_ratio(part["base_over_full"])
     expected = part["base_over_full"]["median"] / part["gflops_ratio"]
     assert part["base_over_full_vs_gflops"]["median"] == pytest.approx(expected, rel=1e-3)
