@@ -7,7 +7,7 @@ import functools
 import cv2
 import numpy as np
 
-from anydepth_perception.aisle.pinhole import Camera
+from anydepth_perception.aisle.pinhole import PinholeCamera
 
 PIXELS_PER_M = 32
 TILE_X_M, TILE_Z_M = 12.0, 8.0
@@ -54,7 +54,7 @@ def floor_texture(rng: np.random.Generator, half_width_m: float) -> np.ndarray:
 
 
 def draw_floor(
-    buffer: np.ndarray, camera: Camera, texture: np.ndarray, haze: np.ndarray, shadows: list[np.ndarray]
+    buffer: np.ndarray, camera: PinholeCamera, texture: np.ndarray, haze: np.ndarray, shadows: list[np.ndarray]
 ) -> None:
     """Draw the floor over the lower part of `buffer` uint8 [H,W,4].
 

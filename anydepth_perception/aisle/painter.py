@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from anydepth_perception.aisle.floor import haze_share
-from anydepth_perception.aisle.pinhole import NEAR_M, Camera, clip_near
+from anydepth_perception.aisle.pinhole import NEAR_M, PinholeCamera, clip_near
 from anydepth_perception.aisle.racks import Item, Racks
 
 SUBPIXEL_BITS = 3
@@ -44,7 +44,9 @@ class Painted:
     """Box xyxy in pixels of the whole solid, also beyond the image."""
 
 
-def paint(buffer: np.ndarray, camera: Camera, light: Light, racks: list[Racks], items: list[Item]) -> list[Painted]:
+def paint(
+    buffer: np.ndarray, camera: PinholeCamera, light: Light, racks: list[Racks], items: list[Item]
+) -> list[Painted]:
     """Draw racks and items into `buffer` uint8 [H,W,4] (RGB, id of the labelled item or 0); returns labelled ones."""
     ahead = [(item, float(camera.to_camera(item.position)[2])) for item in items]
     items = [item for item, depth in ahead if 0.5 < depth < 34.5]

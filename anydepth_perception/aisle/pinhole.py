@@ -10,7 +10,7 @@ NEAR_M = 0.15
 
 
 @dataclass(frozen=True)
-class Camera:
+class PinholeCamera:
     """Position [3] in metres, rotation [3,3] whose rows are right, up, forward; focal length in pixels; image size."""
 
     position: np.ndarray
@@ -55,7 +55,7 @@ def clip_near(polygon: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class CameraPath:
+class CameraMotion:
     """How the camera of one scene moves: along the aisle at constant speed, with a slight sway and turn."""
 
     vertical_fov: float
@@ -69,7 +69,7 @@ class CameraPath:
     """Phases [4] in radians of sway, turn, nod and bob."""
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, half_width_m: float) -> CameraPath:
+    def draw(cls, rng: np.random.Generator, half_width_m: float) -> CameraMotion:
         """A random camera for an aisle of the given half width."""
         return cls(
             vertical_fov=np.radians(rng.uniform(52, 76)),
@@ -82,7 +82,7 @@ class CameraPath:
             sway=rng.uniform(0, 2 * np.pi, 4),
         )
 
-    def at(self, time_s: float, width: int, height: int) -> Camera:
+    def at(self, time_s: float, width: int, height: int) -> PinholeCamera:
         """The camera at a time, for an image size in pixels."""
         wave = np.sin(np.array([0.5, 0.35, 0.8, 1.9]) * time_s + self.sway)
         yaw = self.yaw + np.radians(5) * wave[1]
@@ -95,4 +95,4 @@ class CameraPath:
         position = np.array(
             [self.lateral_m + 0.15 * wave[0], self.height_m + 0.02 * wave[3], self.speed_mps * time_s]
         )
-        return Camera(position, rotation, height / 2 / np.tan(self.vertical_fov / 2), width, height)
+        return PinholeCamera(position, rotation, height / 2 / np.tan(self.vertical_fov / 2), width, height)

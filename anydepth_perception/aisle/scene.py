@@ -9,7 +9,7 @@ import numpy as np
 
 from anydepth_perception.aisle.floor import draw_floor, floor_texture
 from anydepth_perception.aisle.painter import Light, Painted, paint, visible_box
-from anydepth_perception.aisle.pinhole import Camera
+from anydepth_perception.aisle.pinhole import PinholeCamera
 from anydepth_perception.aisle.racks import Item
 from anydepth_perception.aisle.sensor import Sensor
 from anydepth_perception.aisle.world import World
@@ -63,7 +63,7 @@ class AisleScene:
         """The frame at `time_s` seconds (finite, >= 0)."""
         if not (np.isfinite(time_s) and time_s >= 0):
             raise ValueError(f"cannot render an aisle at {time_s} s; the time must be finite and >= 0")
-        camera = self._world.path.at(time_s, self.width, self.height)
+        camera = self._world.motion.at(time_s, self.width, self.height)
         camera_z = float(camera.position[2])
         items = self._world.items(time_s, camera_z)
         buffer = np.empty((self.height, self.width, 4), np.uint8)
@@ -75,7 +75,7 @@ class AisleScene:
         image = self._sensor.expose(cv2.cvtColor(buffer, cv2.COLOR_RGBA2RGB), rng, time_s)
         return _label(buffer, image, camera, painted)
 
-    def _draw_ceiling(self, buffer: np.ndarray, camera: Camera) -> None:
+    def _draw_ceiling(self, buffer: np.ndarray, camera: PinholeCamera) -> None:
         """Fill `buffer` with the far end's haze below a darker ceiling with lamps."""
         mix = np.linspace(0, 1, self.height)[:, None] ** 0.7
         column = self._ceiling * (1 - mix) + self._light.haze * mix
@@ -90,7 +90,7 @@ class AisleScene:
                 pixels = np.round(camera.to_pixels(points)).astype(np.int32)
                 cv2.fillConvexPoly(buffer, pixels, (250, 250, 240, 0))
 
-    def _shadow(self, camera: Camera, item: Item) -> np.ndarray | None:
+    def _shadow(self, camera: PinholeCamera, item: Item) -> np.ndarray | None:
         """Polygon [N,2] in pixels of an item's shadow on the floor, or None where it casts none in view."""
         if item.shadow is None:
             return None
@@ -104,7 +104,7 @@ class AisleScene:
         return camera.to_pixels(points) if points[:, 2].min() > 0.3 else None
 
 
-def _label(buffer: np.ndarray, image: np.ndarray, camera: Camera, painted: list[Painted]) -> AisleFrame:
+def _label(buffer: np.ndarray, image: np.ndarray, camera: PinholeCamera, painted: list[Painted]) -> AisleFrame:
     boxes: list[tuple[int, int, int, int]] = []
     ignored: list[tuple[int, int, int, int]] = []
     class_ids: list[int] = []

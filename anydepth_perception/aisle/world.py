@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anydepth_perception.aisle.pinhole import CameraPath
+from anydepth_perception.aisle.pinhole import CameraMotion
 from anydepth_perception.aisle.posters import poster
 from anydepth_perception.aisle.racks import BAY_M, BLOCK_M, Item, Racks, RackStyle, build_block, build_goods
 from anydepth_perception.aisle.solids import DISTRACTORS, FORKLIFT, LABELLED, PERSON, Solid, textured
@@ -29,8 +29,8 @@ class World:
         rng = np.random.default_rng([seed, 0])
         self.seed = seed
         self.half_width_m = rng.uniform(2.1, 4.2)
-        self.path = CameraPath.draw(rng, self.half_width_m)
-        self.style = RackStyle.draw(rng, self.half_width_m, self.path.height_m)
+        self.motion = CameraMotion.draw(rng, self.half_width_m)
+        self.style = RackStyle.draw(rng, self.half_width_m, self.motion.height_m)
         self.density = rng.uniform(0.3, 0.72)
         self._blocks: dict[int, Racks] = {}
         self._goods: dict[tuple[int, int, int, int], Item] = {}
@@ -89,8 +89,8 @@ class World:
         if rng.random() < 0.22:
             mesh = DISTRACTORS[rng.integers(len(DISTRACTORS))](rng.random(6))
             x = rng.uniform(-1, 1) * (self.half_width_m - 0.8)
-            if abs(x - self.path.lateral_m) < 1.0:
-                x = self.path.lateral_m - np.sign(self.path.lateral_m) * rng.uniform(1.0, 1.6)
+            if abs(x - self.motion.lateral_m) < 1.0:
+                x = self.motion.lateral_m - np.sign(self.motion.lateral_m) * rng.uniform(1.0, 1.6)
             position = np.array([x, 0.0, (cell + rng.random()) * CELL_M])
             quads = mesh.placed(position, rng.uniform(-np.pi, np.pi))
             items.append(Item(quads, textured(mesh, rng), mesh.parts, -1, position, shadow=_shadow(quads)))
@@ -107,18 +107,18 @@ class World:
         label = PERSON if index < 2 or rng.random() < 0.3 else FORKLIFT
         side = 1 if index % 2 else -1
         room = self.half_width_m - (0.9 if label == PERSON else 1.1)
-        lane = self.path.lateral_m + side * rng.uniform(0.8 if label == PERSON else 1.4, 2.4)
+        lane = self.motion.lateral_m + side * rng.uniform(0.8 if label == PERSON else 1.4, 2.4)
         lane = float(np.clip(lane, -room, room))
-        if abs(lane - self.path.lateral_m) < 0.8:
-            lane = -room * float(np.sign(self.path.lateral_m))
-        if abs(lane - self.path.lateral_m) < 1.3:
+        if abs(lane - self.motion.lateral_m) < 0.8:
+            lane = -room * float(np.sign(self.motion.lateral_m))
+        if abs(lane - self.motion.lateral_m) < 1.3:
             label = PERSON
         speed = rng.uniform(0.6, 1.5) if label == PERSON else rng.uniform(0.8, 2.2)
         return label, lane, speed * rng.choice([-1, 1]), (index + rng.random()) * PERIOD_M / NUM_MOVERS
 
     def _mover_at(self, index: int, time_s: float, camera_z: float) -> Item:
         label, lane, speed, start = self._movers[index]
-        ahead = start + (speed - self.path.speed_mps) * time_s
+        ahead = start + (speed - self.motion.speed_mps) * time_s
         generation, ahead = int(ahead // PERIOD_M), ahead % PERIOD_M - BEHIND_M
         rng = np.random.default_rng([self.seed, 3, index, generation % 2**32])
         yaw = 0.0 if speed > 0 else np.pi

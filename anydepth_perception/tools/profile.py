@@ -8,9 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
-
-import cv2
+from typing import TypedDict
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.backends.engine_cache import EngineCache
@@ -30,11 +28,9 @@ from anydepth_perception.profile import (
 from anydepth_perception.tools.arguments import fail, whole_number
 from anydepth_perception.tools.interrupt import interruptible
 from anydepth_perception.tools.options import DetectorOptions, add_cache_dir, add_detector_options, build_detector
-from anydepth_perception.tools.plots import BLUE, INK, MUTED, Point, Series, draw_chart
+from anydepth_perception.tools.profile_plot import NOT_INSTALLED, PlotError, can_draw, write_plot
 
 _TIMES_HEAD = "  min ms   p50 ms   p95 ms   p99 ms"
-_MAX_TAILS = 16
-"""More configurations beside the ladder than this are drawn smaller and without their tails."""
 
 
 class Options(DetectorOptions):
@@ -49,6 +45,33 @@ class Options(DetectorOptions):
     json: bool
 
 
+class RungReport(TypedDict):
+    """One configuration: cost of a frame, milliseconds, AP in [0, 1] where there is one."""
+
+    gflops: float
+    inference_ms_min: float
+    inference_ms_p50: float
+    inference_ms_p95: float
+    inference_ms_p99: float
+    sum_of_segments_ms: float
+    AP: float | None
+    AP_measured: bool
+    on_ladder: bool
+
+
+class Report(TypedDict):
+    """What `--json` prints: where the profile is, what it is of, milliseconds by segment, and the configurations."""
+
+    profile: str
+    fingerprint: dict[str, str]
+    load_state: dict[str, object]
+    host_ms: float
+    segments: dict[str, float]
+    segments_measured: bool
+    segments_over_rungs: float
+    rungs: dict[str, RungReport]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the tool; with `--json`, the last line of its output is JSON."""
     with interruptible():
@@ -57,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(options: Options) -> None:
     try:
+        if options.plot and not can_draw():
+            raise PlotError(f"--plot: {NOT_INSTALLED}")
         detector = build_detector(options, EngineCache(options.cache_dir))
         bundle = detector.bundle
         path = options.output or default_path(detector)
@@ -79,12 +104,13 @@ def _run(options: Options) -> None:
         )
         profile.save(path)
         ladder = profile.ladder(bundle)
-        write_plot(profile, ladder, bundle, plot)
-    except (BundleError, BackendError, DecisionPointError, ProfileError) as error:
+        if can_draw():
+            write_plot(profile, ladder, bundle, plot)
+    except (BundleError, BackendError, DecisionPointError, ProfileError, PlotError) as error:
         fail(error)
     print("\n".join(table(profile, ladder, detector)))
     print(f"profile saved to {path}")
-    print(f"AP over latency drawn in {plot}")
+    print(f"AP over latency drawn in {plot}" if can_draw() else f"AP over latency not drawn: {NOT_INSTALLED}")
     if options.json:
         print(json.dumps(report(profile, ladder, bundle, path)))
 
@@ -158,7 +184,7 @@ def _group_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[s
     return [*lines, ""]
 
 
-def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict[str, Any]:
+def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> Report:
     """The same for machines."""
     return {
         "profile": str(path),
@@ -172,7 +198,7 @@ def report(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> dict
     }
 
 
-def _rung_report(times: RungTimes, profile: Profile, ladder: Ladder, bundle: Bundle) -> dict[str, Any]:
+def _rung_report(times: RungTimes, profile: Profile, ladder: Ladder, bundle: Bundle) -> RungReport:
     return {
         "gflops": round(bundle.gflops(times.config), 4),
         "inference_ms_min": round(times.inference.min_ms, 4),
@@ -184,49 +210,6 @@ def _rung_report(times: RungTimes, profile: Profile, ladder: Ladder, bundle: Bun
         "AP_measured": bundle.is_measured(times.config),
         "on_ladder": ladder.find(times.config) is not None,
     }
-
-
-def write_plot(profile: Profile, ladder: Ladder, bundle: Bundle, path: Path) -> None:
-    """Draws AP over latency of all profiled configurations, the ladder as a line, into a PNG file.
-
-    Raises:
-        ProfileError: the file cannot be written.
-    """
-    facts, ends = profile.fingerprint, {bundle.base: "base", bundle.full: "full"}
-
-    def point(times: RungTimes, with_tail: bool = True) -> Point:
-        return Point(
-            profile.idle_ms(times.inference),
-            bundle.average_precision(times.config),
-            tail_x=times.inference.p95_ms if with_tail else None,
-            filled=bundle.is_measured(times.config),
-            label=ends.get(times.config, ""),
-        )
-
-    on_ladder = [point(times) for rung in ladder.rungs for times in profile.times if times.config == rung.config]
-    others = [times for times in profile.times if ladder.find(times.config) is None]
-    few = len(others) <= _MAX_TAILS
-    kind = "shortest" if profile.is_of_busy_machine else "median"
-    load = profile.load_state.others_cpu_load
-    busy = "" if load is None else f", others' CPU load {100 * load:.0f} %"
-    picture = draw_chart(
-        f"{bundle.name}: AP over latency",
-        f"{facts['cpu_model']}, {facts['backend']} {facts['backend_version']} {facts['precision']}, "
-        f"{facts['threads']} threads, {facts['execution']}; {profile.rounds} rounds{busy}",
-        (f"inference, ms: {kind}, bar to p95", "AP" if bundle.has_accuracy else "GFLOPs over full (no AP known)"),
-        [
-            Series("other configurations", [point(times, few) for times in others], MUTED, radius=5.0 if few else 3.5),
-            Series("ladder", on_ladder, BLUE, joined=True),
-        ],
-        [("AP measured", INK, True), ("AP estimated", INK, False)] if bundle.has_accuracy else (),
-    )
-    encoded, data = cv2.imencode(".png", picture)
-    assert encoded, "OpenCV always has PNG"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _ensure_all(detector: Detector) -> None:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -30,11 +29,11 @@ from anydepth_perception.tools.arguments import fail, whole_number
 from anydepth_perception.tools.environment import use_own_ros_domain
 from anydepth_perception.tools.interrupt import interruptible
 from anydepth_perception.tools.options import add_backend, add_execution, add_model
+from anydepth_perception.tools.processes import end_process
 
 _RATE_HZ = 30.0
 _WIDTH, _HEIGHT = 640, 480
 _TIMEOUT_S = 600.0
-_END_S = 5.0
 _MILESTONES = {
     "first_log_line_s": re.compile(r""),
     "engines_s": re.compile(r"engines? ready"),
@@ -133,7 +132,7 @@ def time_start(counterpart: Counterpart, cache: Path, parameters: dict[str, str]
                 started_s, lambda: process.poll() is None and _FAILED not in log.read_bytes()
             )
         finally:
-            _end(process)
+            end_process(process)
     text = log.read_text(errors="replace")
     if arrived is None:
         raise StartError(f"no detections came; the end of the node's log:\n{text[-2000:]}")
@@ -206,15 +205,6 @@ def _milestones(log: str, started_s: float) -> dict[str, float]:
             if name not in reached and pattern.search(text):
                 reached[name] = float(stamp) - started_s
     return reached
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _show(kind: str, times: dict[str, float]) -> None:

@@ -7,7 +7,6 @@ import functools
 import math
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +24,7 @@ from anydepth_perception.detection.images import byte_array, fill_image
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.messages import DetectionMessages
 from anydepth_perception.ros.process import StartError, StopRequest, one_line, run_node
+from anydepth_perception.tools.arguments import number, whole_number
 from anydepth_perception.tools.camera.sources import AISLE, SourceError, SourceImage, SourceOptions, open_source
 
 IGNORE = "ignore"
@@ -34,10 +34,29 @@ _JPEG_QUALITY = 90
 _PUBLISHER_DEPTH = 4
 
 
+class CameraOptions(argparse.Namespace):
+    """What the command line says, with the units of `SourceOptions`; `frames` is 0 for no end."""
+
+    source: str
+    width: int
+    height: int
+    rate: float
+    seed: int
+    prerender: float
+    loop: bool
+    frames: int
+    paused: bool
+    topic: str
+    frame_id: str
+    qos: str
+    compressed: bool
+    ground_truth: bool
+
+
 class CameraNode(Node):
     """Publishes one image per period; the service `~/enable` starts and stops it."""
 
-    def __init__(self, stop: StopRequest, options: argparse.Namespace) -> None:
+    def __init__(self, stop: StopRequest, options: CameraOptions) -> None:
         """Opens the source and advertises the topics.
 
         Raises:
@@ -122,7 +141,7 @@ class CameraNode(Node):
             self._compressed.publish(compressed)
 
 
-def truth_message(messages: DetectionMessages, header: Any, truth: AisleFrame) -> Detection2DArray:
+def truth_message(messages: DetectionMessages, header: Header, truth: AisleFrame) -> Detection2DArray:
     """The true objects as detections of score 1, and the ignored regions with the class_id `IGNORE`."""
     ignored = len(truth.ignore_boxes)
     ignore_ids = np.full(ignored, len(CLASS_NAMES), np.int64)
@@ -134,33 +153,18 @@ def truth_message(messages: DetectionMessages, header: Any, truth: AisleFrame) -
     return messages.fill(header, objects)
 
 
-def _number(text: str, kind: type, minimum: float, maximum: float, *, open_low: bool = False) -> Any:
-    accepted = f"a {'whole ' if kind is int else ''}number in {'(' if open_low else '['}{minimum:g}, {maximum:g}]"
-    try:
-        value = kind(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {accepted}") from None
-    if not minimum <= value <= maximum or (open_low and value == minimum):
-        raise argparse.ArgumentTypeError(f"{text} is not {accepted}")
-    return value
-
-
-def parse_options(args: list[str]) -> argparse.Namespace:
+def parse_options(args: list[str]) -> CameraOptions:
     """The command line without the program and the ROS arguments."""
-
-    def number(kind: type, minimum: float, maximum: float, *, open_low: bool = False) -> Any:
-        return functools.partial(_number, kind=kind, minimum=minimum, maximum=maximum, open_low=open_low)
-
     parser = argparse.ArgumentParser(prog="camera", description=__doc__)
     parser.add_argument("--source", default=AISLE, help="aisle, a video file, a folder of images or /dev/videoN")
-    parser.add_argument("--width", type=number(int, 0, 16384), default=0, help="pixels, 0 for the source's own")
-    parser.add_argument("--height", type=number(int, 0, 16384), default=0, help="pixels, 0 for the source's own")
-    parser.add_argument("--rate", type=number(float, 0, 1000, open_low=True), default=15.0, help="images per second")
-    parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, help="of the aisle scene")
-    parser.add_argument("--prerender", type=number(float, 0, 3600), default=0.0, metavar="SECONDS",
+    parser.add_argument("--width", type=whole_number(0, 16384), default=0, help="pixels, 0 for the source's own")
+    parser.add_argument("--height", type=whole_number(0, 16384), default=0, help="pixels, 0 for the source's own")
+    parser.add_argument("--rate", type=number(0, 1000, above=True), default=15.0, help="images per second")
+    parser.add_argument("--seed", type=whole_number(0, 2**31 - 1), default=0, help="of the aisle scene")
+    parser.add_argument("--prerender", type=number(0, 3600), default=0.0, metavar="SECONDS",
                         help="render that much of the aisle first and play it forth and back; 0 renders as it goes")
     parser.add_argument("--loop", action="store_true", help="start files again at their end")
-    parser.add_argument("--frames", type=number(int, 0, 2**31 - 1), default=0, help="end after so many, 0 for never")
+    parser.add_argument("--frames", type=whole_number(0, 2**31 - 1), default=0, help="end after so many, 0 for never")
     parser.add_argument("--paused", action="store_true", help="wait for the service ~/enable")
     parser.add_argument("--topic", default="image_raw", help="image topic")
     parser.add_argument("--frame-id", default="camera_optical_frame", help="frame_id of the images")
@@ -168,7 +172,7 @@ def parse_options(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--compressed", action="store_true", help="publish JPEG on <topic>/compressed too")
     parser.add_argument("--ground-truth", action="store_true",
                         help="publish the true boxes of the aisle on ground_truth; class_id 'ignore' marks regions")
-    options = parser.parse_args(args)
+    options = parser.parse_args(args, CameraOptions())
     if options.ground_truth and options.source != AISLE:
         parser.error(f"--ground-truth: only the source {AISLE} knows the true boxes")
     if options.prerender and options.source != AISLE:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
 
-_END_S = 5.0
+from anydepth_perception.tools.processes import end_process
 
 
 class DemoError(RuntimeError):
@@ -46,11 +45,4 @@ class Child:
 
     def end(self) -> None:
         """Ends the process: SIGINT, and SIGKILL where that does not help within 5 s."""
-        if self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_process(self._process)

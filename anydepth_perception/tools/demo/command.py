@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
-import numpy as np
-import onnxruntime
 import rclpy
 
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.profile.load import CpuLoad
 from anydepth_perception.ros.qos import use_image_profile
 from anydepth_perception.tools.demo.calibration import Calibration, calibrate
 from anydepth_perception.tools.demo.children import Child, DemoError
-from anydepth_perception.tools.demo.drawing import Run, draw_timeline, write_video
 from anydepth_perception.tools.demo.load import BusyProcesses
-from anydepth_perception.tools.demo.recorder import Recorder, Recording, ServedFrame, split_truth
-from anydepth_perception.tools.demo.score import Agreement, compare
+from anydepth_perception.tools.demo.recorder import Recorder, Recording
+from anydepth_perception.tools.demo.run import DemoOptions, Run
+from anydepth_perception.tools.demo.summary import Summary, print_summary, summarise
+from anydepth_perception.tools.demo.timeline import draw_timeline
+from anydepth_perception.tools.demo.video import write_video
+from anydepth_perception.tools.environment import use_own_ros_domain
+from anydepth_perception.tools.options import add_model
 
 DEFAULT_SECONDS = 30.0
 MIN_SECONDS = 6.0
@@ -41,21 +37,7 @@ SETTLE_S = 1.0
 STATUS_S = 0.5
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line and the environment ask for."""
-
-    seconds: float
-    output: Path
-    model: str
-    rate_hz: float
-    width: int
-    height: int
-    seed: int
-    score_threshold: float
-
-
-def parse_options(arguments: Sequence[str] | None = None) -> Options:
+def parse_options(arguments: Sequence[str] | None = None) -> DemoOptions:
     """The command line; the run's length is taken from DEMO_SECONDS where it is not given."""
 
     def seconds(text: str) -> float:
@@ -75,14 +57,14 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         help="length of the run; the load is there in its middle third",
     )
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
-    parser.add_argument("--model", default="aisle-yolo-t", help="bundle folder, or the name of a shipped one")
+    add_model(parser)
     parser.add_argument("--rate", type=float, default=15.0, help="images per second, 10 to 30")
     parser.add_argument("--seed", type=int, default=90_000, help="of the aisle; training and test use others")
     parser.add_argument("--score-threshold", type=float, default=0.25, help="of the detector, in [0, 1]")
     options = parser.parse_args(arguments)
     if not 10 <= options.rate <= 30:
         parser.error(f"--rate is {options.rate:g}; accepted is 10 to 30 images per second")
-    return Options(
+    return DemoOptions(
         seconds=options.seconds,
         output=options.output,
         model=options.model,
@@ -98,8 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the demo; exit code 1 and the reason in words where it cannot."""
     options = parse_options(arguments)
     # Its own domain on this machine alone, unless the user chose one: nothing else may answer for the two processes.
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_own_ros_domain(unless_chosen=True)
     use_image_profile()
     try:
         bundle = Bundle.load(find_bundle(options.model))
@@ -113,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(summary))
 
 
-def run_demo(options: Options, bundle: Bundle) -> dict[str, Any]:
+def run_demo(options: DemoOptions, bundle: Bundle) -> Summary:
     """Starts the processes, calibrates, records, draws; the summary."""
     with processes(options, bundle) as (recorder, say):
         calibration = calibrate(recorder, say)
@@ -138,7 +119,7 @@ def run_demo(options: Options, bundle: Bundle) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def processes(options: Options, bundle: Bundle) -> Iterator[tuple[Recorder, Any]]:
+def processes(options: DemoOptions, bundle: Bundle) -> Iterator[tuple[Recorder, Callable[[str], None]]]:
     """Camera (paused) and detector (active) as processes, and the recorder that observes them."""
     started = time.monotonic()
 
@@ -184,7 +165,7 @@ def processes(options: Options, bundle: Bundle) -> Iterator[tuple[Recorder, Any]
 
 
 def record(
-    recorder: Recorder, options: Options, bundle: Bundle, calibration: Calibration
+    recorder: Recorder, options: DemoOptions, bundle: Bundle, calibration: Calibration
 ) -> tuple[Run, dict[str, int]]:
     """The run itself: idle, load, idle, a third each. Returns it with the counts of frames."""
     published_before = recorder.run_camera(False)
@@ -229,6 +210,7 @@ def record(
         rate_hz=options.rate_hz,
         cpu=cpu,
         class_names=bundle.class_names,
+        space=bundle.space,
     )
     return run, counts
 
@@ -248,83 +230,3 @@ def print_status(recording: Recording, time_s: float, deadline_ms: float, loaded
         print(f"\r{line}   ", end="", flush=True)
     elif round(time_s / STATUS_S) % 4 == 0:
         print(line, flush=True)
-
-
-def summarise(run: Run, counts: dict[str, int], calibration: Calibration, options: Options) -> dict[str, Any]:
-    """The figures of the run.
-
-    A frame that was not served counts as missed. The depth of a third is the median, over the frames of its second
-    half, of the share of stages on their full path, in [0, 1].
-    """
-    served = run.recording.served
-    if not served:
-        raise DemoError("no frame was served during the run")
-    latencies = [frame.latency_ms for frame in served]
-    agreement = agree(run)
-    unserved = max(0, counts["published"] - len(served))
-    bounds = (0.0, run.load_s[0], run.load_s[1], run.seconds)
-    thirds = [depth_between(run, (a + b) / 2, b) for a, b in itertools.pairwise(bounds)]
-    return {
-        "frames_published": counts["published"],
-        "frames_received": counts["received"],
-        "frames_replaced": counts["replaced"],
-        "frames_lost": counts["published"] - counts["received"],
-        "frames_served": len(served),
-        "detections": sum(len(found.names) for found in run.recording.detections.values()),
-        "recall50": round(agreement.recall, 4),
-        "precision50": round(agreement.precision, 4),
-        "latency_ms_p50": round(float(np.percentile(latencies, 50)), 2),
-        "latency_ms_p95": round(float(np.percentile(latencies, 95)), 2),
-        "deadline_ms": run.deadline_ms,
-        "miss_percent": round(100 * (sum(f.missed for f in served) + unserved) / max(1, counts["published"]), 2),
-        "rungs_used": len({frame.depth for frame in served}),
-        "depth_before_load": thirds[0],
-        "depth_under_load": thirds[1],
-        "depth_after_load": thirds[2],
-        "configurations": dict(Counter(frame.depth for frame in served).most_common()),
-        "full_idle_ms": round(calibration.full_idle.p50, 2),
-        "base_idle_ms": round(calibration.base_idle.p50, 2),
-        "base_under_load_ms": round(calibration.base_loaded.p50, 2),
-        "full_under_load_ms": round(calibration.full_loaded.p50, 2),
-        "load": f"{len(os.sched_getaffinity(0))} busy processes of niceness {calibration.niceness}",
-        "score_threshold": options.score_threshold,
-        "seed": options.seed,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
-        f"ONNX Runtime {onnxruntime.__version__}",
-    }
-
-
-def agree(run: Run) -> Agreement:
-    """Detections of the served frames against the true boxes."""
-    total = Agreement()
-    for frame in run.recording.served:
-        found = run.recording.detections.get(frame.stamp_ns)
-        truth = run.recording.truth.get(frame.stamp_ns)
-        if found is not None and truth is not None:
-            objects, ignored = split_truth(truth)
-            compare(found, objects, ignored, total)
-    return total
-
-
-def depth_between(run: Run, start_s: float, end_s: float) -> float:
-    """Median share of stages on their full path, of the frames stamped between two times."""
-
-    def share(frame: ServedFrame) -> float:
-        return DepthConfig.parse(frame.depth, 99 if ".d" in frame.depth else 0).depth_fraction
-
-    shares = [share(frame) for frame in run.recording.served if start_s <= run.time_s(frame.stamp_ns) < end_s]
-    return round(statistics.median(shares), 3) if shares else 0.0
-
-
-def print_summary(summary: dict[str, Any], options: Options) -> None:
-    """The figures in words."""
-    print(
-        f"\n{summary['frames_served']} of {summary['frames_published']} frames served, "
-        f"{summary['frames_replaced']} replaced by newer ones, {summary['frames_lost']} lost\n"
-        f"latency p50 {summary['latency_ms_p50']} ms, p95 {summary['latency_ms_p95']} ms, "
-        f"deadline {summary['deadline_ms']} ms, {summary['miss_percent']} % late\n"
-        f"depth (share of stages at full): {summary['depth_before_load']} before the load, "
-        f"{summary['depth_under_load']} under it, {summary['depth_after_load']} after it\n"
-        f"recall {summary['recall50']:.2f}, precision {summary['precision50']:.2f} at IoU 0.5\n"
-        f"see {options.output}/demo.mp4, timeline.png, summary.json"
-    )

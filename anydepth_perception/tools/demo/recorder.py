@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray
 
@@ -80,17 +80,16 @@ class Recorder:
         self._executor.shutdown()
         self._node.destroy_node()
 
-    def spin_until(self, condition: Callable[[], Any], what: str, bound_s: float = _ANSWER_S) -> Any:
-        """Serves callbacks until the condition holds; returns its value.
+    def spin_until(self, condition: Callable[[], object], what: str, bound_s: float = _ANSWER_S) -> None:
+        """Serves callbacks until the condition holds.
 
         Raises:
             DemoError: a child ended, or `bound_s` seconds went by.
         """
         end = time.monotonic() + bound_s
         while True:
-            value = condition()
-            if value:
-                return value
+            if condition():
+                return
             self._check_children()
             if time.monotonic() > end:
                 raise DemoError(f"waited {bound_s:.0f} s for {what}")
@@ -123,7 +122,7 @@ class Recorder:
         self.spin_until(active, "the detector to become active", bound_s)
         self.spin_until(self._enable.service_is_ready, "the camera's service")
 
-    def set_parameters(self, **values: Any) -> None:
+    def set_parameters(self, **values: str | float) -> None:
         """Sets parameters of the detector."""
         self.spin_until(self._parameters.service_is_ready, "the detector's parameter service")
         messages = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
@@ -194,7 +193,7 @@ def split_truth(truth: LabelledBoxes) -> tuple[LabelledBoxes, np.ndarray]:
     return LabelledBoxes(truth.boxes[~ignored], names, truth.scores[~ignored]), truth.boxes[ignored]
 
 
-def _stamp_ns(header: Any) -> int:
+def _stamp_ns(header: Header) -> int:
     return header.stamp.sec * 10**9 + header.stamp.nanosec
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
-import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tiny_bundle import tiny_manifest, tiny_segments
 
 from anydepth_perception.bundle import write_bundle
 from anydepth_perception.profile.machine import LoadState
 from anydepth_perception.tools import profile
-from anydepth_perception.tools.plots import Series
+from anydepth_perception.tools.profile_plot import draw_profile
 
 
 @pytest.fixture(autouse=True)
@@ -91,27 +91,71 @@ def test_tool_draws_where_it_is_told_to(
     assert f"AP over latency drawn in {tmp_path / 'deep' / 'plot.png'}" in capsys.readouterr().out
 
 
-def test_plot_labels_the_ends_and_tells_measured_ap_from_estimated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_matplotlib_the_profile_is_kept_and_a_line_says_what_to_install(
+    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(profile, "can_draw", lambda: False)
+    run(tiny_bundle_path, tmp_path / "profile.json")
+    assert (tmp_path / "profile.json").exists() and not (tmp_path / "profile.png").exists()
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "not drawn" in line)
+    assert "pip install matplotlib" in line
+
+
+def test_picture_that_is_asked_for_without_matplotlib_ends_the_tool_before_it_measures(
+    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profile, "can_draw", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        run(tiny_bundle_path, tmp_path / "profile.json", "--plot", str(tmp_path / "plot.png"))
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith("error: --plot: matplotlib is not installed (")
+    assert not (tmp_path / "profile.json").exists()
+
+
+def plotted(path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
+    """The picture that the tool draws of a bundle whose full depth alone has a measured AP."""
     manifest = tiny_manifest()
     manifest["accuracy"]["configurations"]["FFFF.FFFF"]["measured"] = True
-    bundle = write_bundle(tmp_path / "tiny.anydepth", manifest, tiny_segments())
-    drawn: list[Series] = []
+    bundle = write_bundle(path / "tiny.anydepth", manifest, tiny_segments())
+    drawn: list[Figure] = []
 
-    def record(title: str, subtitle: str, axes: object, series: Sequence[Series], legend: object) -> np.ndarray:
-        drawn.extend(series)
-        return np.zeros((1, 1, 3), np.uint8)
+    def keep(*arguments: Any) -> Figure:
+        drawn.append(draw_profile(*arguments))
+        return drawn[-1]
 
-    monkeypatch.setattr(profile, "draw_chart", record)
-    run(bundle.path, tmp_path / "profile.json")
-    points = {point.label: point for series in drawn for point in series.points}
-    assert set(points) == {"base", "", "full"}
-    assert (points["full"].y, points["full"].filled) == (0.5, True)
-    assert (points["base"].y, points["base"].filled) == (0.4, False)
-    assert points["full"].tail_x is not None
-    (ladder,) = (series for series in drawn if series.joined)
-    assert points["full"] in ladder.points
+    monkeypatch.setattr("anydepth_perception.tools.profile_plot.draw_profile", keep)
+    run(bundle.path, path / "profile.json")
+    (figure,) = drawn
+    return figure
+
+
+def markers(figure: Figure, height: float) -> set[str]:
+    """Colours that the single points at an AP are filled with."""
+    lines = figure.axes[0].lines
+    points = [line for line in lines if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+    return {str(line.get_markerfacecolor()) for line in points if line.get_ydata()[0] == height}
+
+
+def test_plot_tells_measured_ap_from_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = plotted(tmp_path, monkeypatch)
+    assert markers(figure, 0.4) == {"white"}
+    assert len(markers(figure, 0.5)) == 1 and "white" not in markers(figure, 0.5)
+
+
+def test_plot_labels_the_ends_and_joins_the_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = plotted(tmp_path, monkeypatch).axes[0]
+    assert {text.get_text(): text.xy[1] for text in axes.texts} == {"base": 0.4, "full": 0.5}
+    (ladder,) = (line for line in axes.lines if line.get_label() == "ladder")
+    assert ladder.get_ydata()[-1] == 0.5 and ladder.get_linestyle() == "-"
+
+
+def test_plot_has_a_bar_to_the_p95_of_every_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = plotted(tmp_path, monkeypatch).axes[0]
+    bars = [line for line in axes.lines if line.get_marker() == "None" and len(line.get_xdata()) == 2]
+    assert len(bars) == 3
+    for bar in bars:
+        (start, end), (low, high) = bar.get_xdata(), bar.get_ydata()
+        assert start <= end and low == high
 
 
 def test_plot_does_not_take_the_place_of_the_profile(
