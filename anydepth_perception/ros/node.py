@@ -215,7 +215,7 @@ class DetectorNode(LifecycleNode):
             settings = self._settings.updated(
                 values,
                 configured=bundle is not None,
-                num_exits=bundle.space.num_exits if bundle is not None else None,
+                space=bundle.space if bundle is not None else None,
                 class_names=bundle.class_names if bundle is not None else None,
             )
         except ParameterError as error:
