@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,6 +73,7 @@ class Camera:
         self.statistics = FrameStatistics()
         self._node = node
         self._index = index
+        self._settings = settings
         self._class_names = tuple(class_names)
         self._messages = messages.DetectionMessages(messages.class_ids(class_names, settings.class_id_format))
         self._frames = frames
@@ -88,7 +90,7 @@ class Camera:
         )
         self._label_info = node.create_publisher(LabelInfo, f"{prefix}label_info", qos.LATCHED)
         self._debug_image = node.create_publisher(Image, f"{prefix}debug_image", qos.DEBUG_IMAGE)
-        self.publish_label_info(settings.score_threshold)
+        self._publish_label_info(settings.score_threshold)
         compressed = settings.image_transport == "compressed"
         # As in image_transport, whoever remaps the image topic gets the compressed one beside it.
         image_topic = f"{node.resolve_topic_name(topic)}/compressed" if compressed else topic
@@ -104,8 +106,16 @@ class Camera:
         self.topic: str = self._subscription.topic_name
         """Fully qualified name of the image topic, after remapping."""
 
-    def publish_label_info(self, score_threshold: float) -> None:
-        """Publishes the class names; latched, so that who joins later gets them too."""
+    def update(self, settings: Settings) -> None:
+        """Takes what is live of new settings: the deadline, and the score threshold that the class names are told with.
+
+        The class names are latched, so that who joins later gets them too.
+        """
+        if settings.score_threshold != self._settings.score_threshold:
+            self._publish_label_info(settings.score_threshold)
+        self._settings = settings
+
+    def _publish_label_info(self, score_threshold: float) -> None:
         stamp = self._node.get_clock().now().to_msg()
         self._label_info.publish(messages.label_info(self._class_names, score_threshold, stamp))
 
@@ -197,7 +207,9 @@ class Camera:
         self._last_image_s = arrival_s
         age_s = self._age_s(message.header)
         self.statistics.count("received")
-        if self._enqueue(PendingFrame(self._index, message, arrival_s, age_s)):
+        deadline_ms = self._settings.deadline_ms
+        deadline_s = arrival_s - age_s + deadline_ms * 1e-3 if deadline_ms else math.inf
+        if self._enqueue(PendingFrame(self._index, message, arrival_s, age_s, deadline_s)):
             self.statistics.count("replaced")
 
     def _age_s(self, header: Header) -> float:

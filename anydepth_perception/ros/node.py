@@ -220,13 +220,11 @@ class DetectorNode(LifecycleNode):
             )
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        threshold_changed = settings.score_threshold != self._settings.score_threshold
         self._settings = settings
         for name in values:
             self._refused.pop(name, None)
-        if threshold_changed:
-            for camera in self._cameras:
-                camera.publish_label_info(settings.score_threshold)
+        for camera in self._cameras:
+            camera.update(settings)
         return SetParametersResult(successful=True)
 
     def _publish_diagnostics(self) -> None:
