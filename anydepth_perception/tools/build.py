@@ -11,8 +11,7 @@ from pathlib import Path
 from anydepth_perception.backends import BackendError, create_backend
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.config import DepthConfigError
-from anydepth_perception.depth.space import DecisionPointError
+from anydepth_perception.depth.space import DecisionPointError, DepthConfigError
 from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady, Execution, decision_points_of
 from anydepth_perception.tools.arguments import fail
 from anydepth_perception.tools.interrupt import interruptible

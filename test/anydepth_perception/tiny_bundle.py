@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from spaces import STAGES
 
 from anydepth_perception.bundle import Bundle, write_bundle
-from anydepth_perception.depth.config import STAGES
 
 CLASS_NAMES = ("person", "crate", "cone")
 SIZE = 64

@@ -11,7 +11,7 @@ from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.detection.images import decode
 

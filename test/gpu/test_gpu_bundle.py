@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from spaces import STAGES
 
 from anydepth_perception.backends import Backend, create_backend, run_once
 from anydepth_perception.backends.base import Placement
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.backends.tensorrt import TensorRtBackend, TensorRtEngine
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution import Execution, SelfCheckError
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}

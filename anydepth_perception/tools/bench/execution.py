@@ -17,7 +17,7 @@ import numpy as np
 
 from anydepth_perception.backends import BackendError, create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution import EXECUTIONS, STAGED, WHOLE, Execution, decision_points_of
 from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.tools.arguments import fail, whole_number

@@ -24,7 +24,7 @@ import onnxruntime
 import rclpy
 
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.profile.load import CpuLoad
 from anydepth_perception.ros.qos import use_image_profile
 from anydepth_perception.tools.demo.calibration import Calibration, calibrate

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spaces import EIGHT
 
 from anydepth_perception.bundle import Bundle, parse_manifest
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 
-FULL, BASE = DepthConfig.full(), DepthConfig.base()
+FULL, BASE = EIGHT.full, EIGHT.base
 
 
 def single(index: int, *, full: bool) -> DepthConfig:

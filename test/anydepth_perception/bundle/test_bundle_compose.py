@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from spaces import EIGHT
 from tiny_bundle import tiny_parts_with_exits
 
 from anydepth_perception.bundle import Bundle, BundleError, concatenate, write_bundle
-from anydepth_perception.depth.config import DepthConfig, all_configs
+from anydepth_perception.depth.space import DepthConfig
 
-MIXTURES = random.Random(3).sample(list(all_configs()), 5)
+MIXTURES = random.Random(3).sample(list(EIGHT.all()), 5)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.nd
     return dict(zip(names, session.run(names, wanted), strict=True))
 
 
-@pytest.mark.parametrize("config", [DepthConfig.base(), DepthConfig.full(), *MIXTURES], ids=str)
+@pytest.mark.parametrize("config", [EIGHT.base, EIGHT.full, *MIXTURES], ids=str)
 def test_composed_graph_is_valid_and_typed(bundle: Bundle, config: DepthConfig) -> None:
     model = bundle.compose(config)
     onnx.checker.check_model(model, full_check=True)
@@ -39,7 +40,7 @@ def test_composed_graph_is_valid_and_typed(bundle: Bundle, config: DepthConfig) 
     assert boundary <= {info.name for info in model.graph.value_info}
 
 
-@pytest.mark.parametrize("config", [DepthConfig.base(), DepthConfig.full(), *MIXTURES], ids=str)
+@pytest.mark.parametrize("config", [EIGHT.base, EIGHT.full, *MIXTURES], ids=str)
 def test_composed_graph_computes_what_the_chained_segments_compute(bundle: Bundle, config: DepthConfig) -> None:
     image = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
     tensors = {"images": image}

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spaces import EIGHT
 
 from anydepth_perception.bundle import Bundle, BundleError, parse_manifest
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 
 Document = dict[str, Any]
 
@@ -267,7 +268,7 @@ def test_mutated_manifest_is_read_or_refused_but_never_crashes(tiny_document: Do
     except BundleError as error:
         assert str(error).startswith("manifest.json: ")
     else:
-        assert manifest.segment_names(DepthConfig.full())
+        assert manifest.segment_names(EIGHT.full)
 
 
 @pytest.mark.parametrize("name", ["x" * 100_000, "a\nb\x1b[31m", "\ud800", "\u202e"])

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from spaces import EIGHT
 
 from anydepth_perception.bundle import Bundle, BundleError, Reference, ReferenceRows, choose_rows, write_reference
 from anydepth_perception.bundle.bundle import MANIFEST_FILE
 from anydepth_perception.bundle.reference import REFERENCE_FILE, decode_reference, encode_reference
-from anydepth_perception.depth.config import DepthConfig, space_of_eight
 
 IMAGE_SHAPE, NUM_ROWS, NUM_CLASSES = (1, 64, 64, 3), 336, 3
 
@@ -28,7 +28,7 @@ def raw_outputs(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def sample_reference() -> Reference:
     image = np.random.default_rng(0).integers(0, 256, IMAGE_SHAPE, np.uint8)
-    configs = (DepthConfig.full(), DepthConfig.base())
+    configs = (EIGHT.full, EIGHT.base)
     return Reference(image, {config: choose_rows(*raw_outputs(seed)) for seed, config in enumerate(configs)})
 
 
@@ -39,7 +39,7 @@ def decode(data: bytes) -> Reference:
         image_shape=IMAGE_SHAPE,
         num_rows=NUM_ROWS,
         num_classes=NUM_CLASSES,
-        space=space_of_eight(0),
+        space=EIGHT,
         precision="float32",
     )
 

@@ -10,11 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
+from spaces import STAGES
 from tiny_bundle import SIZE, make_tiny_bundle
 
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution.self_check import TOLERANCES, SelfCheck
 from anydepth_perception.quantization import CalibrationError, QuantizationSettings, quantize_bundle, read_folder
 from anydepth_perception.quantization.calibrate import METHODS, Histogram, least_error_range, observe_ranges
@@ -55,7 +56,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("text", CONFIGS)
 def test_a_quantized_mixture_puts_out_nearly_what_float32_does(pair: tuple[Bundle, Bundle], text: str) -> None:
-    config = DepthConfig.parse(text, 0)
+    config = DepthConfig.parse(text)
     image = pictures(1)[0][None]
     expected, found = (run(bundle, config, image) for bundle in pair)
     error = np.sqrt(np.mean((found - expected) ** 2, axis=0)) / expected.std(axis=0)
@@ -285,7 +286,7 @@ def test_figures_of_the_float32_bundle_are_no_longer_called_measured(shipped: Bu
 def test_the_shipped_bundle_scores_an_image_in_int8_as_in_float32(
     shipped: Bundle, shipped_int8: Bundle, text: str
 ) -> None:
-    config = DepthConfig.parse(text, 0)
+    config = DepthConfig.parse(text)
     height, width = shipped.manifest.input.height, shipped.manifest.input.width
     image = cv2.resize(next(quantize_tool.aisle_images(1)), (width, height))[None]
     expected, found = (run(bundle, config, image)[:, 4:] for bundle in (shipped, shipped_int8))

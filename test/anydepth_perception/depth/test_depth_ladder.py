@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spaces import EIGHT
 
 from anydepth_perception.bundle import Bundle, parse_manifest
-from anydepth_perception.depth.config import DepthConfig, all_configs
 from anydepth_perception.depth.ladder import Ladder, Rung
+from anydepth_perception.depth.space import DepthConfig
 
-BASE, FULL = DepthConfig.base(), DepthConfig.full()
-CONFIGS = list(all_configs())
+BASE, FULL = EIGHT.base, EIGHT.full
+CONFIGS = list(EIGHT.all())
 
 
 def rung(text: str, latency_ms: float, average_precision: float) -> Rung:

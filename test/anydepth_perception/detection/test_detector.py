@@ -10,7 +10,7 @@ import pytest
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError
 from anydepth_perception.detection.detector import Detector, ImageError
 
 MIXTURE = DepthConfig.parse("FFEE.FFEE")

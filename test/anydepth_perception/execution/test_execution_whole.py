@@ -9,7 +9,7 @@ import pytest
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfigError
+from anydepth_perception.depth.space import DepthConfigError
 from anydepth_perception.execution import Execution
 
 

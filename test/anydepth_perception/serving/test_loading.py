@@ -12,8 +12,7 @@ import pytest
 from anydepth_perception.backends import BackendError, BackendMissingError
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import BundleError
-from anydepth_perception.depth.config import DepthConfig, DepthConfigError
-from anydepth_perception.depth.space import DecisionPointError
+from anydepth_perception.depth.space import DecisionPointError, DepthConfig, DepthConfigError
 from anydepth_perception.profile import ProfileError
 from anydepth_perception.serving import model as loading
 from anydepth_perception.serving.model import load_model, load_next_model

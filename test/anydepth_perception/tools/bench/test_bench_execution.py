@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from spaces import EIGHT
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig
 from anydepth_perception.execution import Execution
 from anydepth_perception.tools.bench.execution import main, random_depths
 
@@ -39,7 +39,7 @@ def test_memory_counts_what_was_loaded(tiny_bundle_path: Path, capsys: pytest.Ca
 
 
 def test_a_frame_with_other_numbers_is_counted(staged: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = DepthConfig.full()
+    config = EIGHT.full
     run, calls = staged.run, iter(range(100))
 
     def third_run_is_off(*arguments):
