@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
+from rclpy.node import Node
 
 from anydepth_perception.serving.parameters import Number, WholeNumber
 from anydepth_perception.serving.settings import DEFAULTS, TABLE, ParameterError, Settings, check
@@ -32,7 +31,7 @@ def descriptor(name: str, *, with_range: bool = True) -> ParameterDescriptor:
     return message
 
 
-def declare(node: Any) -> tuple[Settings, dict[str, str]]:
+def declare(node: Node) -> tuple[Settings, dict[str, str]]:
     """Declares all parameters; the settings, and why a start-up value was refused, by parameter.
 
     A refused parameter has its default in the settings.
@@ -54,7 +53,7 @@ def declare(node: Any) -> tuple[Settings, dict[str, str]]:
     return Settings.from_values(values), refused
 
 
-def unknown_overrides(node: Any) -> list[str]:
+def unknown_overrides(node: Node) -> list[str]:
     """Start-up parameters that nobody declared, most likely misspelt."""
     overrides = getattr(node, "_parameter_overrides", {})  # rclpy offers no public look at them
     return sorted(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from anydepth_perception.ros.messages import key_values
@@ -64,7 +64,7 @@ def status(name: str, hardware_id: str, health: Health, values: dict[str, object
     )
 
 
-def diagnostic_array(stamp: Any, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
+def diagnostic_array(stamp: Time, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
     """A DiagnosticArray with the given time stamp."""
     message = DiagnosticArray(status=statuses)
     message.header.stamp = stamp

@@ -6,7 +6,6 @@ import argparse
 import functools
 import math
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,6 +20,7 @@ from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
+from anydepth_perception.detection.detector import Detections
 from anydepth_perception.detection.images import byte_array, fill_image
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.messages import DetectionMessages
@@ -122,11 +122,11 @@ class CameraNode(Node):
             self._compressed.publish(compressed)
 
 
-def truth_message(messages: DetectionMessages, header: Any, truth: AisleFrame) -> Detection2DArray:
+def truth_message(messages: DetectionMessages, header: Header, truth: AisleFrame) -> Detection2DArray:
     """The true objects as detections of score 1, and the ignored regions with the class_id `IGNORE`."""
     ignored = len(truth.ignore_boxes)
     ignore_ids = np.full(ignored, len(CLASS_NAMES), np.int64)
-    objects = SimpleNamespace(
+    objects = Detections(
         boxes_xyxy=np.concatenate([truth.boxes.reshape(-1, 4), truth.ignore_boxes.reshape(-1, 4)]),
         scores=np.ones(len(truth.boxes) + ignored),
         class_ids=np.concatenate([truth.class_ids, ignore_ids]),
