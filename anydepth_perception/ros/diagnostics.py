@@ -8,6 +8,8 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from anydepth_perception.ros.messages import key_values
+from anydepth_perception.serving.model import Model
+from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameSummary
 
 WARNING_INTERVAL_S = 10.0
@@ -55,6 +57,34 @@ def frame_values(summary: FrameSummary) -> dict[str, object]:
         "miss_percent": 100.0 * (counts.missed + counts.dropped) / due if due else 0.0,
     }
     return values | {f"frames_{item.name}": getattr(counts, item.name) for item in fields(counts)}
+
+
+def detector_values(
+    settings: Settings, model: Model | None, summary: FrameSummary, cpu_load: float | None, memory_bytes: int | None
+) -> dict[str, object]:
+    """What the status of the whole node holds beside its state, for the key-value part.
+
+    Args:
+        settings: those in force.
+        model: what serves, None while nothing is loaded.
+        summary: of the frames of all cameras.
+        cpu_load: busy share of the CPUs in [0, 1], None where the system does not say.
+        memory_bytes: of this process, None where the system does not say.
+    """
+    values: dict[str, object] = {
+        "model": str(model.bundle.path) if model is not None else settings.model,
+        "backend": model.backend if model is not None else settings.backend,
+        "backend_fallback": "; ".join(map(str, model.fallbacks)) if model is not None else "",
+        "engine_cache": model.cache_folder if model is not None else "",
+        "execution": settings.execution,
+        "depth_setting": settings.depth,
+        "deadline_ms": settings.deadline_ms,
+        "slowdown": model.controller.state.inference_slowdown if model is not None else None,
+    }
+    values |= frame_values(summary)
+    values["cpu_percent"] = 100.0 * cpu_load if cpu_load is not None else None
+    values["memory_mib"] = memory_bytes / 2**20 if memory_bytes is not None else None
+    return values
 
 
 def status(name: str, hardware_id: str, health: Health, values: dict[str, object]) -> DiagnosticStatus:

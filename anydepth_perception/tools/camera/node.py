@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -24,7 +23,7 @@ from anydepth_perception.detection.detector import Detections
 from anydepth_perception.detection.images import byte_array, fill_image
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.messages import DetectionMessages
-from anydepth_perception.ros.process import StartError, StopRequest, one_line, run_node
+from anydepth_perception.ros.process import ProcessNode, StartError, StopRequest, one_line, run_node
 from anydepth_perception.tools.camera.sources import AISLE, SourceError, SourceImage, SourceOptions, open_source
 
 IGNORE = "ignore"
@@ -34,7 +33,7 @@ _JPEG_QUALITY = 90
 _PUBLISHER_DEPTH = 4
 
 
-class CameraNode(Node):
+class CameraNode(ProcessNode):
     """Publishes one image per period; the service `~/enable` starts and stops it."""
 
     def __init__(self, stop: StopRequest, options: argparse.Namespace) -> None:
@@ -58,8 +57,6 @@ class CameraNode(Node):
         except SourceError as error:
             raise StartError(str(error)) from error
         super().__init__("camera")
-        self.finished = False
-        self.exit_code = 0
         self._frame_id = options.frame_id
         self._frames_left = options.frames or math.inf
         self._published = 0
