@@ -23,6 +23,7 @@ EXECUTABLES = ("detector_node", "camera", "build", "profile", "quantize", "bench
 ROSDEP_KEYS = {
     "numpy": "python3-numpy",
     "cv2": "python3-opencv",
+    "psutil": "python3-psutil",
     "yaml": "python3-yaml",
     "google": "python3-protobuf",
     "onnxruntime": "python3-onnxruntime-pip",

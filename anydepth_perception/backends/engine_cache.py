@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from anydepth_perception.backends.user_cache import user_cache_folder
+
 FORMAT_VERSION = 1
 """Of the files, and of how graphs are composed and converted: a change of either makes old entries useless."""
 
@@ -193,10 +195,7 @@ class EngineCache:
 
 def default_folder() -> Path:
     """Where engines are kept: in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(configured) if os.path.isabs(configured) else Path(os.path.expanduser("~/.cache"))
-    # A user without a home has no such folder either: below the root, writing fails with a warning that helps.
-    return Path("/") / cache / "anydepth_perception" / "engines"
+    return user_cache_folder() / "engines"
 
 
 class _BadEntryError(Exception):

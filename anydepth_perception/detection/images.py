@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -35,6 +35,29 @@ _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 
 
+class ImageMessage(Protocol):
+    """Anything with the fields of sensor_msgs/Image that matter here; `step` is the bytes of a row."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: bytes | array.array[int]
+
+
+@runtime_checkable
+class CompressedImageMessage(Protocol):
+    """Anything with the fields of sensor_msgs/CompressedImage that matter here."""
+
+    format: str
+    data: bytes | array.array[int]
+
+
+CameraMessage = ImageMessage | CompressedImageMessage
+"""What a camera sends."""
+
+
 class BadImageError(ImageError):
     """An image message that cannot be decoded.
 
@@ -54,7 +77,7 @@ class Frame:
     color: str
 
 
-def decode(message: Any) -> Frame:
+def decode(message: CameraMessage) -> Frame:
     """Decodes a sensor_msgs/Image or sensor_msgs/CompressedImage.
 
     The array of an 8-bit image with one or three channels is a view of the message's data, and so is read-only
@@ -63,10 +86,10 @@ def decode(message: Any) -> Frame:
     Raises:
         BadImageError: the message contradicts itself, or holds something that is not decoded here.
     """
-    return _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
+    return _decode_compressed(message) if isinstance(message, CompressedImageMessage) else _decode_raw(message)
 
 
-def _decode_raw(message: Any) -> Frame:
+def _decode_raw(message: ImageMessage) -> Frame:
     encoding, height, width = message.encoding, message.height, message.width
     if height == 0 or width == 0:
         raise BadImageError("size", f"image is empty: {width}x{height} pixels")
@@ -86,7 +109,7 @@ def _decode_raw(message: Any) -> Frame:
     return _decode_with_cv_bridge(message)
 
 
-def _rows(message: Any, pixel_bytes: int) -> np.ndarray:
+def _rows(message: ImageMessage, pixel_bytes: int) -> np.ndarray:
     """View of the pixels, uint8 [H,W,pixel_bytes] ([H,W] for one byte), leaving out the padding of the rows."""
     height, width, step = message.height, message.width, message.step
     row_bytes = width * pixel_bytes
@@ -110,7 +133,7 @@ def _rows(message: Any, pixel_bytes: int) -> np.ndarray:
     return image[..., 0] if pixel_bytes == 1 else image
 
 
-def _decode_with_cv_bridge(message: Any) -> Frame:
+def _decode_with_cv_bridge(message: ImageMessage) -> Frame:
     """The encodings beyond `ENCODINGS`, where the ROS distribution brings cv_bridge."""
     refusal = f"encoding {message.encoding!r} is not supported; supported are {', '.join(ENCODINGS)}"
     try:
@@ -123,13 +146,13 @@ def _decode_with_cv_bridge(message: Any) -> Frame:
         raise BadImageError("encoding", f"{refusal}; cv_bridge: {error}") from error
 
 
-def _decode_compressed(message: Any) -> Frame:
+def _decode_compressed(message: CompressedImageMessage) -> Frame:
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise BadImageError("size", f"compressed image ({message.format!r}) is empty")
     if "compressedDepth" in message.format:
         raise BadImageError("encoding", f"format {message.format!r} is not supported; supported are jpeg and png")
-    content = message.data.tobytes() if hasattr(message.data, "tobytes") else bytes(message.data)
+    content = bytes(message.data)
     # Before release 5, OpenCV fills the missing part of a truncated image with grey and reports nothing.
     truncated = (
         content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
@@ -147,7 +170,7 @@ def _decode_compressed(message: Any) -> Frame:
     return Frame(image, "bgr")
 
 
-def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
+def fill_image(message: ImageMessage, image: np.ndarray, encoding: str) -> None:
     """Writes a contiguous uint8 [H,W,3] or [H,W] array into a sensor_msgs/Image."""
     message.height, message.width = image.shape[:2]
     message.encoding = encoding
@@ -156,7 +179,7 @@ def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
     message.data = byte_array(image)
 
 
-def byte_array(data: np.ndarray) -> Any:
+def byte_array(data: np.ndarray) -> array.array[int]:
     """The bytes of a contiguous array as the `array.array('B')` that rclpy takes without a look at each byte."""
     content = array.array("B")
     content.frombytes(data.data.cast("B"))

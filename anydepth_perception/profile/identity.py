@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from anydepth_perception.backends.cpu import cpu_model
+from anydepth_perception.backends.user_cache import user_cache_folder
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.profile.machine import UNKNOWN, power_mode
 
@@ -39,14 +40,12 @@ def default_path(detector: Detector) -> Path:
 
     Each bundle, backend, execution and power mode has a file of its own.
     """
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
     facts = fingerprint(detector)
     parts = [facts[key] for key in ("bundle", "backend", "precision", "threads")]
     parts.append(facts["execution"].split(" ", 1)[0])
     if facts["power_mode"] != UNKNOWN:
         parts.append(facts["power_mode"])
-    return cache / "anydepth_perception" / "profiles" / f"{_file_name('-'.join(parts))}.json"
+    return user_cache_folder() / "profiles" / f"{_file_name('-'.join(parts))}.json"
 
 
 def _execution(detector: Detector) -> str:

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from anydepth_perception.profile.load import CpuLoad
 
 UNKNOWN = "unknown"
@@ -61,9 +63,9 @@ class LoadWatch:
     """Watches the machine from its construction on."""
 
     def __init__(self, root: Path = _ROOT) -> None:
-        """`root` is where proc and sys are mounted."""
+        """`root` is where sys is mounted."""
         self._root = root
-        self._load = CpuLoad(root / "proc")
+        self._load = CpuLoad()
         self._own_s = time.process_time()
         self._started_s = time.perf_counter()
 
@@ -78,7 +80,7 @@ class LoadWatch:
         return LoadState(
             others_cpu_load=self._others_cpu_load(),
             cpu_governor=", ".join(governors) or UNKNOWN,
-            cpu_mhz=statistics.mean(current) / 1e3 if current else _cpuinfo_mhz(self._root),
+            cpu_mhz=statistics.mean(current) / 1e3 if current else _virtual_cpu_mhz(),
             cpu_mhz_limit=max(limits) / 1e3 if limits else None,
             gpu_mhz=gpu[0] / 1e6 if gpu else None,
             clocks_pinned=floors == limits if limits else None,
@@ -107,9 +109,13 @@ def power_mode(root: Path = _ROOT) -> str:
     return f"{named[1].rstrip('>')} (nvpmodel {number})" if named else f"nvpmodel {number}"
 
 
-def _cpuinfo_mhz(root: Path) -> float | None:
-    clocks = re.findall(r"^cpu MHz\s*:\s*(\d{1,6}\.?\d*)\s*$", _read(root / "proc" / "cpuinfo"), re.MULTILINE)
-    return statistics.mean(map(float, clocks)) if clocks else None
+def _virtual_cpu_mhz() -> float | None:
+    """Mean clock where nothing governs it, as in a virtual machine; None where the system does not say."""
+    try:
+        clocks = psutil.cpu_freq()
+    except (OSError, ValueError, NotImplementedError, AttributeError):  # psutil leaves it out where it finds nothing
+        return None
+    return clocks.current if clocks is not None and clocks.current > 0.0 else None
 
 
 def _numbers(folder: Path, pattern: str) -> list[int]:

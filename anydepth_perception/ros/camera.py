@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -52,15 +54,15 @@ class Camera:
 
     def __init__(
         self,
-        node: Any,
+        node: Node,
         index: int,
         *,
         topic: str,
         prefix: str,
         settings: Settings,
         class_names: Sequence[str],
-        frames: Any,
-        enqueue: Callable[[PendingFrame[Any]], bool],
+        frames: Publisher,
+        enqueue: Callable[[PendingFrame[Image | CompressedImage]], bool],
     ) -> None:
         """Advertises the outputs under `prefix` and subscribes to `topic`.
 
@@ -72,6 +74,7 @@ class Camera:
         self.statistics = FrameStatistics()
         self._node = node
         self._index = index
+        self._settings = settings
         self._class_names = tuple(class_names)
         self._messages = messages.DetectionMessages(messages.class_ids(class_names, settings.class_id_format))
         self._frames = frames
@@ -88,7 +91,7 @@ class Camera:
         )
         self._label_info = node.create_publisher(LabelInfo, f"{prefix}label_info", qos.LATCHED)
         self._debug_image = node.create_publisher(Image, f"{prefix}debug_image", qos.DEBUG_IMAGE)
-        self.publish_label_info(settings.score_threshold)
+        self._publish_label_info(settings.score_threshold)
         compressed = settings.image_transport == "compressed"
         # As in image_transport, whoever remaps the image topic gets the compressed one beside it.
         image_topic = f"{node.resolve_topic_name(topic)}/compressed" if compressed else topic
@@ -104,17 +107,25 @@ class Camera:
         self.topic: str = self._subscription.topic_name
         """Fully qualified name of the image topic, after remapping."""
 
-    def publish_label_info(self, score_threshold: float) -> None:
-        """Publishes the class names; latched, so that who joins later gets them too."""
+    def update(self, settings: Settings) -> None:
+        """Takes what is live of new settings: the deadline, and the score threshold that the class names are told with.
+
+        The class names are latched, so that who joins later gets them too.
+        """
+        if settings.score_threshold != self._settings.score_threshold:
+            self._publish_label_info(settings.score_threshold)
+        self._settings = settings
+
+    def _publish_label_info(self, score_threshold: float) -> None:
         stamp = self._node.get_clock().now().to_msg()
         self._label_info.publish(messages.label_info(self._class_names, score_threshold, stamp))
 
-    def publish(self, pending: PendingFrame[Any], result: DetectionResult) -> None:
+    def publish(self, pending: PendingFrame[Image | CompressedImage], result: DetectionResult) -> None:
         """Publishes the detections under the image's header."""
         self._detections.publish(self._messages.fill(pending.message.header, result.detections))
 
     def report(
-        self, pending: PendingFrame[Any], frame: Frame, result: DetectionResult, report: FrameReport
+        self, pending: PendingFrame[Image | CompressedImage], frame: Frame, result: DetectionResult, report: FrameReport
     ) -> None:
         """Counts a served frame; the report and the annotated image are made only for subscribers."""
         self.statistics.served(report, steady_s())
@@ -129,14 +140,14 @@ class Camera:
             fill_image(message, canvas, encoding)
             self._debug_image.publish(message)
 
-    def bad(self, pending: PendingFrame[Any], error: ImageError) -> None:
+    def bad(self, pending: PendingFrame[Image | CompressedImage], error: ImageError) -> None:
         """Counts a frame that could not be decoded."""
         self.statistics.count("bad")
         if self._warnings.allows(f"bad {getattr(error, 'kind', 'size')}", steady_s()):
             bad = self.statistics.summary(steady_s()).counts.bad
             self._node.get_logger().warning(f"bad frame on {self.topic} ({bad} so far): {one_line(error)}")
 
-    def failed(self, pending: PendingFrame[Any], error: Exception) -> None:
+    def failed(self, pending: PendingFrame[Image | CompressedImage], error: Exception) -> None:
         """Counts a frame that the detector failed on."""
         self.statistics.count("failed")
         self._failure = f"{type(error).__name__}: {one_line(error)}"
@@ -192,12 +203,14 @@ class Camera:
         for publisher in (self._detections, self._label_info, self._debug_image):
             self._node.destroy_publisher(publisher)
 
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         arrival_s = steady_s()
         self._last_image_s = arrival_s
         age_s = self._age_s(message.header)
         self.statistics.count("received")
-        if self._enqueue(PendingFrame(self._index, message, arrival_s, age_s)):
+        deadline_ms = self._settings.deadline_ms
+        deadline_s = arrival_s - age_s + deadline_ms * 1e-3 if deadline_ms else math.inf
+        if self._enqueue(PendingFrame(self._index, message, arrival_s, age_s, deadline_s)):
             self.statistics.count("replaced")
 
     def _age_s(self, header: Header) -> float:

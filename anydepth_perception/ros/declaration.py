@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
+from rclpy.node import Node
 
-from anydepth_perception.serving.settings import DEFAULTS, TABLE, ParameterError, Settings, accepted_values, check
+from anydepth_perception.serving.parameters import Number, WholeNumber
+from anydepth_perception.serving.settings import DEFAULTS, TABLE, ParameterError, Settings, check
 
 
 def descriptor(name: str, *, with_range: bool = True) -> ParameterDescriptor:
@@ -16,22 +16,22 @@ def descriptor(name: str, *, with_range: bool = True) -> ParameterDescriptor:
     The type is left open, for two reasons: a whole number is accepted where a number is meant, and a wrong type at
     start-up becomes a reason at configure instead of an exception in the constructor.
     """
-    info, default = TABLE[name], DEFAULTS[name]
-    constraints = f"Accepted: {accepted_values(name)}."
+    info = TABLE[name]
+    kind = info.kind
+    constraints = f"Accepted: {kind.accepted}."
     if not info.live:
         constraints += " Read-only while the node is configured."
     message = ParameterDescriptor(
         name=name, description=info.description, additional_constraints=constraints, dynamic_typing=True
     )
-    if with_range and info.minimum is not None and info.maximum is not None:
-        if isinstance(default, int):
-            message.integer_range = [IntegerRange(from_value=int(info.minimum), to_value=int(info.maximum))]
-        else:
-            message.floating_point_range = [FloatingPointRange(from_value=info.minimum, to_value=info.maximum)]
+    if with_range and isinstance(kind, WholeNumber):
+        message.integer_range = [IntegerRange(from_value=kind.minimum, to_value=kind.maximum)]
+    elif with_range and isinstance(kind, Number):
+        message.floating_point_range = [FloatingPointRange(from_value=kind.minimum, to_value=kind.maximum)]
     return message
 
 
-def declare(node: Any) -> tuple[Settings, dict[str, str]]:
+def declare(node: Node) -> tuple[Settings, dict[str, str]]:
     """Declares all parameters; the settings, and why a start-up value was refused, by parameter.
 
     A refused parameter has its default in the settings.
@@ -53,7 +53,7 @@ def declare(node: Any) -> tuple[Settings, dict[str, str]]:
     return Settings.from_values(values), refused
 
 
-def unknown_overrides(node: Any) -> list[str]:
+def unknown_overrides(node: Node) -> list[str]:
     """Start-up parameters that nobody declared, most likely misspelt."""
     overrides = getattr(node, "_parameter_overrides", {})  # rclpy offers no public look at them
     return sorted(

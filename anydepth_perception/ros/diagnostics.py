@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from anydepth_perception.ros.messages import key_values
+from anydepth_perception.serving.model import Model
+from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameSummary
 
 WARNING_INTERVAL_S = 10.0
@@ -57,6 +59,34 @@ def frame_values(summary: FrameSummary) -> dict[str, object]:
     return values | {f"frames_{item.name}": getattr(counts, item.name) for item in fields(counts)}
 
 
+def detector_values(
+    settings: Settings, model: Model | None, summary: FrameSummary, cpu_load: float | None, memory_bytes: int | None
+) -> dict[str, object]:
+    """What the status of the whole node holds beside its state, for the key-value part.
+
+    Args:
+        settings: those in force.
+        model: what serves, None while nothing is loaded.
+        summary: of the frames of all cameras.
+        cpu_load: busy share of the CPUs in [0, 1], None where the system does not say.
+        memory_bytes: of this process, None where the system does not say.
+    """
+    values: dict[str, object] = {
+        "model": str(model.bundle.path) if model is not None else settings.model,
+        "backend": model.backend if model is not None else settings.backend,
+        "backend_fallback": "; ".join(map(str, model.fallbacks)) if model is not None else "",
+        "engine_cache": model.cache_folder if model is not None else "",
+        "execution": settings.execution,
+        "depth_setting": settings.depth,
+        "deadline_ms": settings.deadline_ms,
+        "slowdown": model.controller.state.inference_slowdown if model is not None else None,
+    }
+    values |= frame_values(summary)
+    values["cpu_percent"] = 100.0 * cpu_load if cpu_load is not None else None
+    values["memory_mib"] = memory_bytes / 2**20 if memory_bytes is not None else None
+    return values
+
+
 def status(name: str, hardware_id: str, health: Health, values: dict[str, object]) -> DiagnosticStatus:
     """One DiagnosticStatus."""
     return DiagnosticStatus(
@@ -64,7 +94,7 @@ def status(name: str, hardware_id: str, health: Health, values: dict[str, object
     )
 
 
-def diagnostic_array(stamp: Any, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
+def diagnostic_array(stamp: Time, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
     """A DiagnosticArray with the given time stamp."""
     message = DiagnosticArray(status=statuses)
     message.header.stamp = stamp

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
 
+from anydepth_perception.detection.detector import Detections
+from anydepth_perception.detection.drawing import draw_boxes, put_text
 from anydepth_perception.detection.images import Frame
 from anydepth_perception.serving.statistics import FrameReport
 
@@ -27,7 +30,7 @@ class DetectionMessages:
         self._array = Detection2DArray()
         self._pool: list[Detection2D] = []
 
-    def fill(self, header: Any, detections: Any) -> Detection2DArray:
+    def fill(self, header: Header, detections: Detections) -> Detection2DArray:
         """A message with `header` in the array and in each detection.
 
         Args:
@@ -57,7 +60,7 @@ def class_ids(class_names: Sequence[str], class_id_format: str) -> tuple[str, ..
     return tuple(class_names) if class_id_format == "name" else tuple(str(index) for index in range(len(class_names)))
 
 
-def label_info(class_names: Sequence[str], score_threshold: float, stamp: Any) -> LabelInfo:
+def label_info(class_names: Sequence[str], score_threshold: float, stamp: Time) -> LabelInfo:
     """The class names by index, for whoever joins later."""
     message = LabelInfo(threshold=score_threshold)
     message.header.stamp = stamp
@@ -76,7 +79,7 @@ def key_values(values: dict[str, object]) -> list[KeyValue]:
     return [KeyValue(key=key, value=text(value)) for key, value in values.items()]
 
 
-def frame_status(name: str, header: Any, report: FrameReport) -> DiagnosticStatus:
+def frame_status(name: str, header: Header, report: FrameReport) -> DiagnosticStatus:
     """How one frame was served; `stamp` is that of the image, as `seconds.nanoseconds`."""
     values: dict[str, object] = {
         "stamp": f"{header.stamp.sec}.{header.stamp.nanosec:09d}",
@@ -95,32 +98,12 @@ def frame_status(name: str, header: Any, report: FrameReport) -> DiagnosticStatu
     return DiagnosticStatus(level=level, name=name, message=report.depth, values=key_values(values))
 
 
-def annotate(frame: Frame, detections: Any, class_names: Sequence[str], caption: str) -> tuple[np.ndarray, str]:
+def annotate(frame: Frame, detections: Detections, class_names: Sequence[str], caption: str) -> tuple[np.ndarray, str]:
     """A copy of the frame with boxes, labels and a caption drawn in; and its encoding, rgb8 or bgr8."""
     if frame.color == "mono":
-        canvas, encoding = cv2.cvtColor(frame.image, cv2.COLOR_GRAY2RGB), "rgb8"
+        canvas, color = cv2.cvtColor(frame.image, cv2.COLOR_GRAY2RGB), "rgb"
     else:
-        canvas, encoding = frame.image.copy(), frame.color + "8"
-    rows = zip(detections.boxes_xyxy.round().astype(int).tolist(), detections.scores, detections.class_ids.tolist())
-    for (x1, y1, x2, y2), score, class_id in rows:
-        color = _class_color(class_id, encoding)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, 2)
-        _put_text(canvas, f"{class_names[class_id]} {score:.2f}", (x1, max(y1 - 4, 10)), color)
-    _put_text(canvas, caption, (6, canvas.shape[0] - 8), (255, 255, 255))
-    return canvas, encoding
-
-
-def _class_color(class_id: int, encoding: str) -> tuple[int, int, int]:
-    # Steps of the golden ratio around the colour circle keep neighbouring ids apart.
-    hue = int(180 * (class_id * 0.618034 % 1.0))
-    red, green, blue = cv2.cvtColor(np.array([[[hue, 200, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0].tolist()
-    return (red, green, blue) if encoding == "rgb8" else (blue, green, red)
-
-
-def _put_text(canvas: np.ndarray, text: str, origin: tuple[int, int], color: tuple[int, int, int]) -> None:
-    if not text:
-        return
-    (width, height), descent = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
-    x, y = origin
-    cv2.rectangle(canvas, (x - 1, y - height - 2), (x + width + 1, y + descent), (0, 0, 0), -1)
-    cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)
+        canvas, color = frame.image.copy(), frame.color
+    draw_boxes(canvas, detections.boxes_xyxy, detections.scores, detections.class_ids, class_names, color)
+    put_text(canvas, caption, (6, canvas.shape[0] - 8), (255, 255, 255))
+    return canvas, f"{color}8"

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CompressedImage, Image
 
 from anydepth_perception.profile.load import CpuLoad, process_memory_bytes
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.camera import Camera, output_prefixes
 from anydepth_perception.ros.declaration import declare, unknown_overrides
-from anydepth_perception.ros.diagnostics import Health, diagnostic_array, frame_values, status, worst
-from anydepth_perception.ros.process import RosLogHandler, StopRequest, one_line
+from anydepth_perception.ros.diagnostics import Health, detector_values, diagnostic_array, frame_values, status, worst
+from anydepth_perception.ros.process import ProcessNode, RosLogHandler, StopRequest, one_line
 from anydepth_perception.serving.model import Model, load_model, load_next_model
 from anydepth_perception.serving.server import FrameServer
 from anydepth_perception.serving.settings import TABLE, ParameterError
@@ -29,7 +32,7 @@ _STOP_TIMEOUT_S = 2.0
 _END_TIMEOUT_S = 0.5
 
 
-class DetectorNode(LifecycleNode):
+class DetectorNode(LifecycleNode, ProcessNode):
     """Lifecycle node with one detector, one worker thread and any number of cameras.
 
     Callbacks of the executor only check and enqueue. The worker thread builds the engines at configure and serves
@@ -43,10 +46,10 @@ class DetectorNode(LifecycleNode):
         self._problem = ""
         self._loaded: Model | None = None
         self._server: FrameServer | None = None
-        self._worker: Worker[Any] | None = None
+        self._worker: Worker[Image | CompressedImage] | None = None
         self._left_behind = False
         self._cameras: list[Camera] = []
-        self._frames: Any = None
+        self._frames: Publisher | None = None
         self._cpu_load = CpuLoad()
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("anydepth_perception").addHandler(self._log_handler)
@@ -208,25 +211,23 @@ class DetectorNode(LifecycleNode):
         self._close_cameras()
         self._release_model()
 
-    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         values = {parameter.name: parameter.value for parameter in parameters if parameter.name in TABLE}
         bundle = self._model.bundle if self._model is not None else None
         try:
             settings = self._settings.updated(
                 values,
                 configured=bundle is not None,
-                num_exits=bundle.space.num_exits if bundle is not None else None,
+                space=bundle.space if bundle is not None else None,
                 class_names=bundle.class_names if bundle is not None else None,
             )
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        threshold_changed = settings.score_threshold != self._settings.score_threshold
         self._settings = settings
         for name in values:
             self._refused.pop(name, None)
-        if threshold_changed:
-            for camera in self._cameras:
-                camera.publish_label_info(settings.score_threshold)
+        for camera in self._cameras:
+            camera.update(settings)
         return SetParametersResult(successful=True)
 
     def _publish_diagnostics(self) -> None:
@@ -235,21 +236,9 @@ class DetectorNode(LifecycleNode):
         model = self._model
         hardware_id = model.bundle.name if model is not None else ""
         camera_healths = [(camera, camera.health()) for camera in self._cameras]
-        values: dict[str, object] = {
-            "state": self._state,
-            "model": str(model.bundle.path) if model is not None else self._settings.model,
-            "backend": model.backend if model is not None else self._settings.backend,
-            "backend_fallback": "; ".join(map(str, model.fallbacks)) if model is not None else "",
-            "engine_cache": model.cache_folder if model is not None else "",
-            "execution": self._settings.execution,
-            "depth_setting": self._settings.depth,
-            "deadline_ms": self._settings.deadline_ms,
-            "slowdown": model.controller.state.inference_slowdown if model is not None else None,
-        }
-        values |= frame_values(summarise([camera.statistics for camera in self._cameras], now_s))
-        cpu_load, memory_bytes = self._cpu_load.sample(), process_memory_bytes()
-        values["cpu_percent"] = 100.0 * cpu_load if cpu_load is not None else None
-        values["memory_mib"] = memory_bytes / 2**20 if memory_bytes is not None else None
+        summary = summarise([camera.statistics for camera in self._cameras], now_s)
+        values: dict[str, object] = {"state": self._state}
+        values |= detector_values(self._settings, model, summary, self._cpu_load.sample(), process_memory_bytes())
         health = worst([self._own_health(model), *(health for _, health in camera_healths)])
         statuses = [status(f"{name}: detector", hardware_id, health, values)]
         for camera, camera_health in camera_healths:
@@ -272,7 +261,7 @@ class DetectorNode(LifecycleNode):
             return
         change_state = service.callback
 
-        def guarded(request: Any, response: Any) -> Any:
+        def guarded(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
             try:
                 return change_state(request, response)
             except Exception as error:

@@ -11,11 +11,13 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.logging import get_logger
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from anydepth_perception.ros.qos import use_image_profile
@@ -38,7 +40,7 @@ class StopRequest:
         self._requested = threading.Event()
         self._ended = threading.Event()
         self._receiver, self._sender = socket.socketpair()
-        self._previous: dict[int, Any] = {}
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     @property
     def requested(self) -> bool:
@@ -77,14 +79,29 @@ def leave_now(code: int) -> None:
     os._exit(code)
 
 
+class ProcessNode(Node):
+    """A node that a process of its own runs; `finished` ends the process, with `exit_code`."""
+
+    finished: bool = False
+    exit_code: int = 0
+
+    def close(self) -> bool:
+        """Ends what the node does beside its callbacks; False when a thread did not end in time."""
+        raise NotImplementedError
+
+
+RunNode = TypeVar("RunNode", bound=ProcessNode)
+
+
 def run_node(
-    create: Callable[[StopRequest], Any], args: list[str] | None, before_spin: Callable[[Any], None] | None = None
+    create: Callable[[StopRequest], RunNode],
+    args: list[str] | None,
+    before_spin: Callable[[RunNode], None] | None = None,
 ) -> int:
     """Runs one node until SIGINT, SIGTERM or the end of its context; the process's exit code.
 
     Args:
-        create: makes the node; it has a method `close()`, which ends its threads and says whether they ended. Where it
-            has them, `finished` ends the process and `exit_code` is its exit code.
+        create: makes the node.
         args: command line without the program, None for that of the process.
         before_spin: called with the node before its callbacks are served.
     """
@@ -117,7 +134,7 @@ def run_node(
             rclpy.try_shutdown()
         if not all_ended:
             leave_now(0)
-    return getattr(node, "exit_code", 0)
+    return node.exit_code
 
 
 class StartError(Exception):
@@ -129,8 +146,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _spin(executor: SingleThreadedExecutor, node: Any, stop: StopRequest) -> None:
-    while not stop.requested and rclpy.ok() and not getattr(node, "finished", False):
+def _spin(executor: SingleThreadedExecutor, node: ProcessNode, stop: StopRequest) -> None:
+    while not stop.requested and rclpy.ok() and not node.finished:
         try:
             executor.spin_once(timeout_sec=_POLL_S)
         except ExternalShutdownException:
@@ -144,7 +161,7 @@ def _spin(executor: SingleThreadedExecutor, node: Any, stop: StopRequest) -> Non
 class RosLogHandler(logging.Handler):
     """Hands the records of plain Python modules to the log of a node."""
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: RcutilsLogger) -> None:
         super().__init__(logging.DEBUG)
         self._logger = logger
 

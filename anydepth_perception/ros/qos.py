@@ -6,8 +6,11 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -16,11 +19,27 @@ from rclpy.qos import (
     ReliabilityPolicy,
     qos_policy_name_from_kind,
 )
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
+    from rclpy.event_handler import (
+        PublisherEventCallbacks,
+        QoSMessageLostInfo,
+        QoSOfferedIncompatibleQoSInfo,
+        QoSRequestedIncompatibleQoSInfo,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
 except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
+    from rclpy.qos_event import (
+        PublisherEventCallbacks,
+        QoSMessageLostInfo,
+        QoSOfferedIncompatibleQoSInfo,
+        QoSRequestedIncompatibleQoSInfo,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
 
 DETECTIONS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -36,6 +55,8 @@ PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES
 """Name the profile file for Fast DDS: the first up to Jazzy, the second from Kilted on."""
 
 _INFINITE_NS = 2**63 - 1
+
+Message = TypeVar("Message")
 
 
 def image_qos(reliability: str, depth: int = 1) -> QoSProfile:
@@ -70,28 +91,28 @@ def mismatches(offered: QoSProfile, requested: QoSProfile) -> list[str]:
     return names
 
 
-def _period_ns(duration: Any) -> float:
+def _period_ns(duration: Duration) -> float:
     """Nanoseconds; 0 stands for unset, which is as good as the largest, infinite."""
     return duration.nanoseconds if 0 < duration.nanoseconds < _INFINITE_NS else math.inf
 
 
-def incompatible_publishers(node: Any, topic: str, requested: QoSProfile) -> list[str]:
+def incompatible_publishers(node: Node, topic: str, requested: QoSProfile) -> list[str]:
     """Publishers of `topic` (fully qualified) that offer less than `requested`, with their QoS and the policies."""
     infos = node.get_publishers_info_by_topic(topic)
     return [_described(info, names) for info in infos if (names := mismatches(info.qos_profile, requested))]
 
 
-def incompatible_subscribers(node: Any, topic: str, offered: QoSProfile) -> list[str]:
+def incompatible_subscribers(node: Node, topic: str, offered: QoSProfile) -> list[str]:
     """Subscribers of `topic` (fully qualified) that request more than `offered`, with their QoS and the policies."""
     infos = node.get_subscriptions_info_by_topic(topic)
     return [_described(info, names) for info in infos if (names := mismatches(offered, info.qos_profile))]
 
 
-def _described(info: Any, policies: list[str]) -> str:
+def _described(info: TopicEndpointInfo, policies: list[str]) -> str:
     return f"{endpoint_name(info)} ({describe(info.qos_profile)}; incompatible in {', '.join(policies)})"
 
 
-def publishers_in_words(node: Any, topic: str) -> str:
+def publishers_in_words(node: Node, topic: str) -> str:
     """Who publishes `topic` (fully qualified) with which QoS, or `no publishers`."""
     infos = node.get_publishers_info_by_topic(topic)
     if not infos:
@@ -99,21 +120,21 @@ def publishers_in_words(node: Any, topic: str) -> str:
     return "publishers: " + ", ".join(f"{endpoint_name(info)} ({describe(info.qos_profile)})" for info in infos)
 
 
-def endpoint_name(info: Any) -> str:
+def endpoint_name(info: TopicEndpointInfo) -> str:
     """Fully qualified name of the node behind a topic endpoint."""
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def create_image_subscription(
-    node: Any,
-    message_type: type,
+    node: Node,
+    message_type: type[Message],
     topic: str,
-    callback: Callable[[Any], None],
+    callback: Callable[[Message], None],
     qos: QoSProfile,
     *,
     on_lost: Callable[[int], None],
     on_incompatible: Callable[[str], None],
-) -> Any:
+) -> Subscription:
     """A subscription with events, as far as the middleware supports them.
 
     Args:
@@ -121,10 +142,10 @@ def create_image_subscription(
         on_incompatible: is told the name of the policy in which a publisher does not match.
     """
 
-    def lost(event: Any) -> None:
+    def lost(event: QoSMessageLostInfo) -> None:
         on_lost(event.total_count_change)
 
-    def incompatible(event: Any) -> None:
+    def incompatible(event: QoSRequestedIncompatibleQoSInfo) -> None:
         on_incompatible(qos_policy_name_from_kind(event.last_policy_kind))
 
     attempts = (
@@ -141,14 +162,14 @@ def create_image_subscription(
 
 
 def create_publisher(
-    node: Any, message_type: type, topic: str, qos: QoSProfile, *, on_incompatible: Callable[[str], None]
-) -> Any:
+    node: Node, message_type: type, topic: str, qos: QoSProfile, *, on_incompatible: Callable[[str], None]
+) -> Publisher:
     """A publisher that reports subscribers it cannot serve, as far as the middleware supports it.
 
     `on_incompatible` is told the name of the policy in which a subscriber does not match.
     """
 
-    def incompatible(event: Any) -> None:
+    def incompatible(event: QoSOfferedIncompatibleQoSInfo) -> None:
         on_incompatible(qos_policy_name_from_kind(event.last_policy_kind))
 
     try:

@@ -1,7 +1,8 @@
-"""Which frame is served next: a newest-frame slot per camera, the oldest capture first."""
+"""Which frame is served next: a newest-frame slot per camera, the earliest deadline first."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,12 +18,14 @@ class PendingFrame(Generic[Message]):
         message: what the camera sent, not decoded yet.
         arrival_s: time of arrival on the steady clock, seconds.
         age_s: seconds from the camera's stamp to the arrival, never negative.
+        deadline_s: when its detections are due, on the steady clock, seconds; infinite where nothing is due.
     """
 
     camera: int
     message: Message
     arrival_s: float
     age_s: float
+    deadline_s: float = math.inf
 
     @property
     def capture_s(self) -> float:
@@ -49,15 +52,18 @@ class NewestFrames(Generic[Message]):
         return replaced
 
     def take(self) -> PendingFrame[Message] | None:
-        """The frame to serve next, None when none waits.
+        """The frame that is due first, None when none waits; of frames that are due together, the oldest capture.
 
-        All cameras share one deadline, so earliest deadline first is oldest capture first. A replacement inherits
-        the age of the frame it replaced; otherwise the camera whose frames come a little later in each period would
-        never be served when the worker is slower than the cameras.
+        A replacement inherits the age of the frame it replaced, and is due as much earlier; otherwise the camera whose
+        frames come a little later in each period would never be served when the worker is slower than the cameras.
         """
-        waiting = [camera for camera, slot in enumerate(self._slots) if slot is not None]
+        waiting = [frame for frame in self._slots if frame is not None]
         if not waiting:
             return None
-        camera = min(waiting, key=lambda index: self._unserved_since[index])
-        frame, self._slots[camera] = self._slots[camera], None
+        frame = min(waiting, key=self._order)
+        self._slots[frame.camera] = None
         return frame
+
+    def _order(self, frame: PendingFrame[Message]) -> tuple[float, float]:
+        since_s = self._unserved_since[frame.camera]
+        return since_s + (frame.deadline_s - frame.capture_s), since_s

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.detection.detector import DetectionResult, ImageError
-from anydepth_perception.detection.images import Frame, decode
+from anydepth_perception.detection.images import CameraMessage, Frame, decode
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import PendingFrame
 from anydepth_perception.serving.settings import Settings
@@ -30,18 +30,18 @@ class FrameOutputs(Protocol):
 
     statistics: FrameStatistics
 
-    def publish(self, pending: PendingFrame[Any], result: DetectionResult) -> None:
+    def publish(self, pending: PendingFrame[CameraMessage], result: DetectionResult) -> None:
         """Publishes the detections: what the deadline waits for."""
 
     def report(
-        self, pending: PendingFrame[Any], frame: Frame, result: DetectionResult, report: FrameReport
+        self, pending: PendingFrame[CameraMessage], frame: Frame, result: DetectionResult, report: FrameReport
     ) -> None:
         """Everything else about a served frame."""
 
-    def bad(self, pending: PendingFrame[Any], error: ImageError) -> None:
+    def bad(self, pending: PendingFrame[CameraMessage], error: ImageError) -> None:
         """A frame that cannot be decoded."""
 
-    def failed(self, pending: PendingFrame[Any], error: Exception) -> None:
+    def failed(self, pending: PendingFrame[CameraMessage], error: Exception) -> None:
         """A frame that the detector or the publication failed on."""
 
 
@@ -78,7 +78,7 @@ class FrameServer:
         self._failures = 0
         self._thresholds: tuple[Settings, np.ndarray] | None = None
 
-    def serve(self, pending: PendingFrame[Any]) -> None:
+    def serve(self, pending: PendingFrame[CameraMessage]) -> None:
         """Decodes, detects, publishes and reports; a failure goes to the camera's outputs."""
         camera = self._cameras[pending.camera]
         try:
@@ -106,7 +106,7 @@ class FrameServer:
             return
         self._depth, self._failures = "", 0
 
-    def _serve(self, pending: PendingFrame[Any], camera: FrameOutputs) -> None:
+    def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
         settings, controller = self._settings(), self.model.controller
         self._apply_depth(settings.depth)
         queue_ms = self._age_ms(pending)
@@ -164,7 +164,7 @@ class FrameServer:
             self.model.controller.set_depth(config)
         self._depth = depth
 
-    def _age_ms(self, pending: PendingFrame[Any]) -> float:
+    def _age_ms(self, pending: PendingFrame[CameraMessage]) -> float:
         return (self._clock() - pending.capture_s) * 1e3
 
     def _is_hopeless(self, deadline_ms: float, age_ms: float) -> bool:

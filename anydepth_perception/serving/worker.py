@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from anydepth_perception.serving.scheduler import Message, NewestFrames, PendingFrame
@@ -25,7 +26,7 @@ class Worker(Generic[Message]):
 
     def __init__(self, name: str = "detector-worker") -> None:
         self._changed = threading.Condition()
-        self._tasks: deque[tuple[Callable[[], object], Future]] = deque()
+        self._tasks: deque[_Task] = deque()
         self._frames: NewestFrames[Message] = NewestFrames(0)
         self._serve: Callable[[PendingFrame[Message]], None] | None = None
         self._serving = False
@@ -45,7 +46,7 @@ class Worker(Generic[Message]):
         with self._changed:
             if self._closed:
                 raise RuntimeError("the worker is closed")
-            self._tasks.append((task, future))
+            self._tasks.append(_Task(lambda: _run_into(future, task), future.cancel))
             self._changed.notify_all()
         while not wait([future], timeout=interval_s).done:
             while_waiting()
@@ -84,8 +85,8 @@ class Worker(Generic[Message]):
         self.stop(0.0)
         with self._changed:
             self._closed = True
-            for _, future in self._tasks:
-                future.cancel()
+            for task in self._tasks:
+                task.cancel()
             self._tasks.clear()
             self._changed.notify_all()
         self._thread.join(timeout_s)
@@ -101,7 +102,7 @@ class Worker(Generic[Message]):
                 frame = self._frames.take() if task is None else None
                 serve, self._serving = self._serve, frame is not None
             if task is not None:
-                _run_task(*task)
+                task.run()
             elif frame is not None and serve is not None:
                 try:
                     serve(frame)
@@ -113,7 +114,15 @@ class Worker(Generic[Message]):
                 self._changed.notify_all()
 
 
-def _run_task(task: Callable[[], object], future: Future) -> None:
+@dataclass(frozen=True)
+class _Task:
+    """Work for the thread; `cancel` lets the caller who waits for it go."""
+
+    run: Callable[[], None]
+    cancel: Callable[[], bool]
+
+
+def _run_into(future: Future[Result], task: Callable[[], Result]) -> None:
     try:
         future.set_result(task())
     except BaseException as error:

@@ -137,7 +137,7 @@ def test_every_parameter_has_a_description_and_every_number_a_range(active):
         assert descriptor.description == info.description
         if isinstance(DEFAULTS[name], float):
             (limits,) = descriptor.floating_point_range
-            assert (limits.from_value, limits.to_value) == (info.minimum, info.maximum)
+            assert (limits.from_value, limits.to_value) == (info.kind.minimum, info.kind.maximum)
         elif isinstance(DEFAULTS[name], int) and not isinstance(DEFAULTS[name], bool):
             (limits,) = descriptor.integer_range
-            assert (limits.from_value, limits.to_value) == (info.minimum, info.maximum)
+            assert (limits.from_value, limits.to_value) == (info.kind.minimum, info.kind.maximum)

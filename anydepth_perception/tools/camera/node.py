@@ -6,13 +6,11 @@ import argparse
 import functools
 import math
 import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -20,10 +18,11 @@ from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray
 
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
+from anydepth_perception.detection.detector import Detections
 from anydepth_perception.detection.images import byte_array, fill_image
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.messages import DetectionMessages
-from anydepth_perception.ros.process import StartError, StopRequest, one_line, run_node
+from anydepth_perception.ros.process import ProcessNode, StartError, StopRequest, one_line, run_node
 from anydepth_perception.tools.arguments import number, whole_number
 from anydepth_perception.tools.camera.sources import AISLE, SourceError, SourceImage, SourceOptions, open_source
 
@@ -53,7 +52,7 @@ class CameraOptions(argparse.Namespace):
     ground_truth: bool
 
 
-class CameraNode(Node):
+class CameraNode(ProcessNode):
     """Publishes one image per period; the service `~/enable` starts and stops it."""
 
     def __init__(self, stop: StopRequest, options: CameraOptions) -> None:
@@ -77,8 +76,6 @@ class CameraNode(Node):
         except SourceError as error:
             raise StartError(str(error)) from error
         super().__init__("camera")
-        self.finished = False
-        self.exit_code = 0
         self._frame_id = options.frame_id
         self._frames_left = options.frames or math.inf
         self._published = 0
@@ -145,7 +142,7 @@ def truth_message(messages: DetectionMessages, header: Header, truth: AisleFrame
     """The true objects as detections of score 1, and the ignored regions with the class_id `IGNORE`."""
     ignored = len(truth.ignore_boxes)
     ignore_ids = np.full(ignored, len(CLASS_NAMES), np.int64)
-    objects = SimpleNamespace(
+    objects = Detections(
         boxes_xyxy=np.concatenate([truth.boxes.reshape(-1, 4), truth.ignore_boxes.reshape(-1, 4)]),
         scores=np.ones(len(truth.boxes) + ignored),
         class_ids=np.concatenate([truth.class_ids, ignore_ids]),

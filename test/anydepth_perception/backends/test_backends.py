@@ -28,7 +28,7 @@ def no_tensorrt(monkeypatch):
 
 
 def test_parameters_accept_what_the_backends_accept():
-    assert TABLE["backend"].choices == BACKENDS and TABLE["precision"].choices == PRECISIONS
+    assert TABLE["backend"].kind.choices == BACKENDS and TABLE["precision"].kind.choices == PRECISIONS
     assert DEFAULTS["workspace_mib"] == backends.DEFAULT_WORKSPACE_MIB
 
 

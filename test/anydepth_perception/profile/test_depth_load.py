@@ -1,37 +1,51 @@
-"""CPU load and memory, read from trees of files like /proc."""
+"""CPU load and memory, of stand-ins for what psutil tells and of this machine."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from anydepth_perception.profile.load import CpuLoad, process_memory_bytes
 
-
-def write_stat(proc: Path, busy: int, idle: int) -> None:
-    (proc / "stat").write_text(f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1 1 1 1\n")
+Times = type(psutil.cpu_times())
 
 
-def test_load_is_the_busy_share_since_the_last_sample(tmp_path: Path) -> None:
-    write_stat(tmp_path, 1000, 1000)
-    load = CpuLoad(tmp_path)
-    write_stat(tmp_path, 1030, 1070)
+def tell(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Lets psutil tell of these times of all CPUs, and of none in whatever else there is."""
+    times = Times(**{**dict.fromkeys(Times._fields, 0.0), **seconds})
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
+
+
+def test_load_is_the_busy_share_since_the_last_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, user=10.0, idle=10.0)
+    load = CpuLoad()
+    tell(monkeypatch, user=10.3, idle=10.7)
     assert load.sample() == pytest.approx(0.3)
-    write_stat(tmp_path, 1130, 1070)
+    tell(monkeypatch, user=11.3, idle=10.7)
     assert load.sample() == pytest.approx(1.0)
 
 
-def test_load_is_unknown_while_no_time_passed(tmp_path: Path) -> None:
-    write_stat(tmp_path, 1000, 1000)
-    assert CpuLoad(tmp_path).sample() is None
+def test_waiting_for_a_disk_is_idle_and_a_guest_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, user=10.0)
+    load = CpuLoad()
+    tell(monkeypatch, user=11.0, guest=1.0, iowait=1.0, system=1.0, steal=1.0)
+    assert load.sample() == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("text", ["", "cpu\n", "cpu a b c d\n", "cpu 1 2\n"])
-def test_unreadable_load_is_unknown(tmp_path: Path, text: str) -> None:
-    (tmp_path / "stat").write_text(text)
-    assert CpuLoad(tmp_path).sample() is None
-    assert CpuLoad(tmp_path / "nowhere").sample() is None
+def test_load_is_unknown_while_no_time_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, user=10.0, idle=10.0)
+    assert CpuLoad().sample() is None
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("/proc/stat"), ValueError("abc"), psutil.AccessDenied()])
+def test_unreadable_load_is_unknown(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(psutil, "cpu_times", refuse)
+    assert CpuLoad().sample() is None
 
 
 def test_load_of_this_machine_is_a_share() -> None:
@@ -51,5 +65,9 @@ def test_memory_of_this_process_is_plausible() -> None:
     assert 1 << 20 < memory < 1 << 40
 
 
-def test_unreadable_memory_is_unknown(tmp_path: Path) -> None:
-    assert process_memory_bytes(tmp_path) is None
+def test_unreadable_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise psutil.AccessDenied()
+
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=refuse))
+    assert process_memory_bytes() is None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
+import psutil
 import pytest
 
 from anydepth_perception.profile.machine import UNKNOWN, LoadState, LoadWatch, power_mode
@@ -17,6 +20,13 @@ CPU_ONLINE CORE_0 1
 < POWER_MODEL ID=11 NAME=MAXN_SUPER >
 < PM_CONFIG DEFAULT=0 >
 """
+
+
+class SimpleCpuTimes(NamedTuple):
+    """What psutil tells at the least."""
+
+    user: float
+    idle: float
 
 
 def write(path: Path, text: str) -> None:
@@ -38,8 +48,15 @@ def write_jetson(root: Path, *, floor_khz: int = 1510400) -> None:
     write(root / "sys/class/devfreq/17000000.emc/cur_freq", "2133000000\n")
 
 
-def write_stat(root: Path, busy: int, idle: int) -> None:
-    write(root / "proc/stat", f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\n")
+@pytest.fixture(autouse=True)
+def untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that tells psutil nothing; the power mode and the clocks are read from stand-in files."""
+
+    def refuse() -> None:
+        raise FileNotFoundError("/proc/stat")
+
+    monkeypatch.setattr(psutil, "cpu_times", refuse)
+    monkeypatch.setattr(psutil, "cpu_freq", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +91,18 @@ def test_clocks_are_pinned_where_the_lowest_is_the_highest(tmp_path: Path, floor
     assert LoadWatch(tmp_path).state().clocks_pinned is pinned
 
 
-def test_clock_of_a_virtual_machine_is_that_of_cpuinfo(tmp_path: Path) -> None:
-    write(tmp_path / "proc/cpuinfo", "model name : CPU\ncpu MHz\t\t: 2000.5\n\ncpu MHz\t\t: 3000.5\n")
+def test_clock_of_a_virtual_machine_is_what_psutil_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_freq", lambda: SimpleNamespace(current=2500.5, min=0.0, max=0.0))
     assert LoadWatch(tmp_path).state().cpu_mhz == 2500.5
 
 
 def test_nothing_is_claimed_where_the_system_tells_nothing(tmp_path: Path) -> None:
     assert LoadWatch(tmp_path).state() == LoadState()
+
+
+def test_clock_is_unknown_where_psutil_cannot_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(psutil, "cpu_freq")
+    assert LoadWatch(tmp_path).state().cpu_mhz is None
 
 
 def test_damaged_files_are_unknown(tmp_path: Path) -> None:
@@ -99,9 +121,10 @@ def test_load_of_others_leaves_out_what_this_process_took(tmp_path: Path, monkey
     monkeypatch.setattr("anydepth_perception.profile.machine.time.process_time", lambda: next(own))
     monkeypatch.setattr("anydepth_perception.profile.machine.time.perf_counter", lambda: next(wall))
     monkeypatch.setattr("anydepth_perception.profile.machine.os.cpu_count", lambda: 2)
-    write_stat(tmp_path, 1000, 1000)
+    told = iter((SimpleCpuTimes(10.0, 10.0), SimpleCpuTimes(11.5, 10.5)))
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(told))
     watch = LoadWatch(tmp_path)
-    write_stat(tmp_path, 1150, 1050)  # three quarters of both CPUs, of which this process had a half
+    # Three quarters of both CPUs, of which this process had a half.
     assert watch.state().others_cpu_load == pytest.approx(0.25)
 
 

@@ -7,7 +7,11 @@ import math
 
 import pytest
 
+from anydepth_perception.depth.space import DepthSpace
 from anydepth_perception.serving.settings import DEFAULTS, TABLE, ParameterError, Settings, check, typed
+
+STAGES = ("p2", "p3", "p4", "p5", "fpn_p4", "fpn_p3", "pan_p4", "pan_p5")
+EIGHT_STAGES = DepthSpace.of((*STAGES, "head"), STAGES, STAGES)
 
 
 def test_all_defaults_are_accepted_by_their_own_checks():
@@ -27,6 +31,7 @@ def test_all_defaults_are_accepted_by_their_own_checks():
         ("depth", "full"),
         ("depth", "FFEE.EEFF"),
         ("depth", "FFEE.EEFF.d4"),
+        ("depth", "FFEE"),  # which stages there are, the bundle says
         ("image_topics", ["left/image_raw", "/right/image_raw", "~/image"]),
         ("profile", ""),
         ("cache_dir", ""),
@@ -53,7 +58,7 @@ def test_good_value_is_accepted(name, value):
         ("max_detections", 5.0, "a whole number in [1, 1000]"),
         ("threads", -1, "a whole number in [0, 256]"),
         ("depth", "deep", "'auto', 'full', 'base'"),
-        ("depth", "FFEE", "'auto', 'full', 'base'"),
+        ("depth", "FFE.FFEE", "'auto', 'full', 'base'"),
         ("depth", 4, "'auto', 'full', 'base'"),
         ("late_policy", "skip", "'run_base', 'drop'"),
         ("backend", "torch", "'auto', 'onnxruntime', 'openvino', 'tensorrt'"),
@@ -94,7 +99,13 @@ def test_unknown_parameter_is_refused_by_name():
 
 def test_depth_with_an_exit_is_refused_for_a_detector_without_decoder():
     with pytest.raises(ParameterError, match="no decoder"):
-        check("depth", "FFEE.FFEE.d4", num_exits=0)
+        check("depth", "FFEE.FFEE.d4", space=EIGHT_STAGES)
+
+
+@pytest.mark.parametrize("depth", ["FFEE", "FFEE.FFEE.F"])
+def test_depth_of_another_number_of_stages_is_refused_naming_those_of_the_bundle(depth):
+    with pytest.raises(ParameterError, match=r"depth must be 'auto'.* stages, this network has 8: p2, p3, "):
+        check("depth", depth, space=EIGHT_STAGES)
 
 
 def test_threshold_of_a_class_that_the_bundle_lacks_is_refused_naming_the_classes():
@@ -120,7 +131,9 @@ def test_update_changes_all_values_or_none():
 def test_parameter_that_is_not_live_cannot_change_while_configured(name):
     other = {"image_topics": ["other"], "autostart": False, "threads": 3, "model": "other", "profile": "other"}
     other |= {"workspace_mib": 256, "decision_points": ["p5"], "cache_dir": "other"}
-    value = other.get(name) or next((choice for choice in TABLE[name].choices if choice != DEFAULTS[name]), False)
+    if name not in other:
+        other[name] = next(choice for choice in TABLE[name].kind.choices if choice != DEFAULTS[name])
+    value = other[name]
     with pytest.raises(ParameterError, match=f"{name} is read-only while the node is configured"):
         Settings().updated({name: value}, configured=True)
     assert getattr(Settings().updated({name: value}, configured=False), name) != DEFAULTS[name]
@@ -130,7 +143,7 @@ def test_live_parameters_change_while_configured():
     live = {"depth": "base", "deadline_ms": 30.0, "score_threshold": 0.9, "max_detections": 5, "late_policy": "drop"}
     live["class_score_thresholds"] = ("person:0.5",)
     assert {name for name, info in TABLE.items() if info.live} == set(live)
-    settings = Settings().updated(live, configured=True, num_exits=0, class_names=("person",))
+    settings = Settings().updated(live, configured=True, space=EIGHT_STAGES, class_names=("person",))
     assert {name: getattr(settings, name) for name in live} == live
 
 

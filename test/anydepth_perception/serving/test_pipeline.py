@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
@@ -12,8 +13,10 @@ from anydepth_perception.serving.worker import Worker
 BOUND_S = 20.0  # how long a test waits for what must happen; generous, for loaded machines
 
 
-def frame(camera: int, message: str, arrival_s: float = 0.0, age_s: float = 0.0) -> PendingFrame:
-    return PendingFrame(camera, message, arrival_s, age_s)
+def frame(
+    camera: int, message: str, arrival_s: float = 0.0, age_s: float = 0.0, deadline_s: float = math.inf
+) -> PendingFrame[str]:
+    return PendingFrame(camera, message, arrival_s, age_s, deadline_s)
 
 
 def test_newer_frame_replaces_the_waiting_one_of_its_camera():
@@ -32,14 +35,31 @@ def test_oldest_capture_is_taken_first():
     assert frames.take().message == "captured first"
 
 
-def test_camera_a_little_later_in_each_period_is_served_as_often():
+def test_earliest_deadline_is_taken_before_an_older_capture():
+    frames = NewestFrames(3)
+    frames.put(frame(0, "nothing is due", arrival_s=8.0))
+    frames.put(frame(1, "older", arrival_s=9.0, deadline_s=10.5))
+    frames.put(frame(2, "due first", arrival_s=10.0, deadline_s=10.1))
+    assert [frames.take().message for _ in range(3)] == ["due first", "older", "nothing is due"]
+
+
+def test_replacement_is_due_as_much_earlier_as_the_replaced_frame_was_older():
+    frames = NewestFrames(2)
+    frames.put(frame(0, "replaced", arrival_s=10.0, deadline_s=10.5))
+    frames.put(frame(1, "between", arrival_s=10.1, deadline_s=10.6))
+    frames.put(frame(0, "newer", arrival_s=10.2, deadline_s=10.7))
+    assert [frames.take().message, frames.take().message] == ["newer", "between"]
+
+
+@pytest.mark.parametrize("deadline_s", [0.05, math.inf])
+def test_camera_a_little_later_in_each_period_is_served_as_often(deadline_s):
     # Both give two frames while one is served: by the age of the waiting frame alone, camera 1 never has a turn.
     frames = NewestFrames(2)
     served = [0, 0]
     for period in range(0, 100, 2):
         for step in (period, period + 1):
-            frames.put(frame(0, "a", arrival_s=step))
-            frames.put(frame(1, "b", arrival_s=step + 0.01))
+            frames.put(frame(0, "a", arrival_s=step, deadline_s=step + deadline_s))
+            frames.put(frame(1, "b", arrival_s=step + 0.01, deadline_s=step + 0.01 + deadline_s))
         served[frames.take().camera] += 1
     assert served == [25, 25]
 
