@@ -133,28 +133,6 @@ class Manifest:
         return [name for step in self.space.route(config) for name in self.parts[step]]
 
     @cached_property
-    def used_segments(self) -> tuple[str, ...]:
-        """Names of the segments that some configuration runs; each comes after all that write what it reads."""
-        return tuple(dict.fromkeys(name for step in self.space.steps for name in self.parts[step]))
-
-    @cached_property
     def gflops(self) -> Mapping[Step, float]:
         """Cost of every step for one frame, in GFLOPs."""
         return {step: sum(self.segments[name].gflops for name in names) for step, names in self.parts.items()}
-
-    # These three go when all that walked over them asks `space` and `parts`.
-    @property
-    def stages(self) -> dict[str, dict[str, str]]:
-        """Segment by path of every stage."""
-        return {
-            stage: {
-                path: self.parts[Step(stage, path if stage in self.space.skippable else FULL)][0]
-                for path in (ESSENTIAL, FULL)
-            }
-            for stage in self.space.stages
-        }
-
-    @property
-    def exits(self) -> dict[int, tuple[str, ...]]:
-        """Segments by exit."""
-        return {number: self.parts[Step(EXITS, f"d{number}")] for number in range(1, self.space.num_exits + 1)}
