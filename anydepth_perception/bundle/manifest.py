@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from anydepth_perception.depth.accuracy import AccuracyEstimate
-from anydepth_perception.depth.space import ESSENTIAL, EXITS, FULL, DepthConfig, DepthSpace, Step
+from anydepth_perception.depth.space import DepthConfig, DepthSpace, Step
 
 SCHEMA_VERSION = 1
 
