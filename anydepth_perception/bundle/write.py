@@ -106,6 +106,8 @@ def rewrite_bundle(
     with _written_aside(bundle.path if path is None else Path(path)) as aside:
         # Contents alone: what a read-only installation forbids is of no concern to the copy.
         shutil.copytree(source.path, aside, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        for folder, _, _ in os.walk(aside):
+            os.chmod(folder, 0o755)
         document = read_document(source) | dict(manifest)
         for name, model in segments.items():
             entry = document["segments"][name]

@@ -167,6 +167,19 @@ def test_files_that_may_only_be_read_can_be_replaced(bundle: Bundle) -> None:
     assert all(path.stat().st_mode & stat.S_IWUSR for path in bundle.path.rglob("*") if path.is_file())
 
 
+def test_folders_that_may_only_be_read_can_be_written_again_elsewhere(bundle: Bundle, tmp_path: Path) -> None:
+    folders = (bundle.path, bundle.path / "segments")
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        copy = rewrite_bundle(bundle, tmp_path / "copy.anydepth", segments=another("p3.full")).path
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+    # The modes say it also to root, whom no mode keeps from writing.
+    assert all(path.stat().st_mode & stat.S_IWUSR for path in (copy, *copy.rglob("*")))
+
+
 def test_writing_again_gives_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
     parts = {"segments": another("head"), "manifest": {"name": "other"}}
     first, second = (rewrite_bundle(bundle, tmp_path / name, **parts) for name in ("a", "b"))
