@@ -50,7 +50,8 @@ class OutputSettings:
         resize: how images are fitted to the input of its published weights: `letterbox` or `stretch`.
         nms: whether its rows hold doubles, which non-maximum suppression has to remove.
         iou_threshold: of that suppression, in (0, 1].
-        multi_label: whether a row may be a detection of several classes when it is evaluated.
+        multi_label: whether a row is reported once for each of its classes, not for the best alone; COCO's
+            evaluation always does.
         ordered: whether rows come in one order always, as cells do; queries are chosen by their score.
     """
 
@@ -163,7 +164,7 @@ YOLO = Family(
     build=AnyDepthYolo,
     objective=yolo_objective,
     segments=yolo_segments,
-    outputs=OutputSettings("letterbox", nms=True, iou_threshold=NMS_IOU_THRESHOLD, multi_label=True, ordered=True),
+    outputs=OutputSettings("letterbox", nms=True, iou_threshold=NMS_IOU_THRESHOLD, multi_label=False, ordered=True),
     counting=Counting(yolo_counts.CONVENTION, attention=False, count_outputs=yolo_counts.count_head),
     distillation=YOLO_DISTILLATION,
     layouts=(PublishedLayout(yolo_convert.NAME, yolo_convert.MARKS, yolo_convert.from_original),),

@@ -72,34 +72,13 @@ class DepthConfig:
         if self.exit is not None and self.exit < 1:
             raise DepthConfigError(f"decoder exit d{self.exit} is out of range: exits count from 1")
 
-    # The following four go when both halves ask the network's space; new code uses `DepthSpace`.
     @classmethod
-    def full(cls, num_exits: int = 0) -> DepthConfig:
-        """Of eight stages; use `DepthSpace.full`."""
-        return cls((True,) * 8, num_exits or None)
-
-    @classmethod
-    def base(cls, num_exits: int = 0) -> DepthConfig:
-        """Of eight stages; use `DepthSpace.base`."""
-        return cls((False,) * 8, math.ceil(2 * num_exits / 3) or None)
-
-    def path(self, stage: str) -> str:
-        """Of eight stages; use `DepthSpace.path`."""
-        from anydepth_perception.depth.config import STAGES
-
-        return FULL if self.full_paths[STAGES.index(stage)] else ESSENTIAL
-
-    @classmethod
-    def parse(cls, text: str, num_exits: int | None = None) -> DepthConfig:
+    def parse(cls, text: str) -> DepthConfig:
         """Reads the text form; whether a network has such a configuration is for `DepthSpace.parse` to say.
 
         Raises:
             DepthConfigError: the text is malformed.
         """
-        if num_exits is not None or text in ("full", "base"):
-            from anydepth_perception.depth.config import space_of_eight
-
-            return space_of_eight(num_exits or 0).parse(text)
         parts = text.split(".")
         exit_part = _EXIT.fullmatch(parts[-1])
         letters = parts[:-1] if exit_part else parts

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import torch
 from random_weights import randomise
+from spaces import STAGES
 
 from anydepth_perception.bundle import Bundle, write_bundle
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from training.export.manifest import manifest_of
 from training.export.segments import export_segments
 from training.families import build_model

@@ -105,7 +105,7 @@ TOY = Family(
     build=ToyDetector,
     objective=yolo_objective,
     segments=segments,
-    outputs=OutputSettings("letterbox", nms=True, iou_threshold=0.5, multi_label=True, ordered=True),
+    outputs=OutputSettings("letterbox", nms=True, iou_threshold=0.5, multi_label=False, ordered=True),
     counting=Counting("all of it", attention=False, count_outputs=count_head),
     distillation=DistillationSettings(),
 )

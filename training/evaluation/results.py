@@ -133,7 +133,7 @@ def model_results(
         model.check_config(config)
     preprocess = Preprocessor(*recipe.image_size, resize=recipe.resize)
     needs = family_of(model.name).outputs
-    postprocess = Postprocessor(nms=needs.nms, iou_threshold=needs.iou_threshold, multi_label=needs.multi_label)
+    postprocess = Postprocessor(nms=needs.nms, iou_threshold=needs.iou_threshold, multi_label=True)
     network = TorchNetwork(model, recipe.image_size, batch_size)
     return detect_all(network, configs, images, preprocess, postprocess, processes=processes, progress=progress)
 

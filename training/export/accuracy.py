@@ -15,9 +15,8 @@ from anydepth_perception.depth.space import DepthConfig, DepthSpace
 from training.evaluation.images import EvaluationImages
 from training.evaluation.results import bundle_metrics
 from training.export.estimate import fit_estimate, with_error
+from training.export.manifest import METRIC
 from training.export.model_card import MODEL_CARD, model_card
-
-METRIC = "AP (COCO 0.50:0.95), in [0,1]"
 
 Measure = Callable[[Sequence[DepthConfig]], Mapping[DepthConfig, Mapping[str, float]]]
 """COCO's figures of configurations, by the names of `training.evaluation.coco.METRICS`."""

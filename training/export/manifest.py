@@ -14,6 +14,9 @@ from training.models.segments import segments_by_step
 from training.recipes.recipe import Recipe
 from training.recipes.weights import Weights
 
+METRIC = "AP (COCO 0.50:0.95), in [0,1]"
+"""What the accuracy table of a bundle holds, in words."""
+
 PAD_VALUE = 114
 """Grey of the borders of a letterboxed image, as in training."""
 
@@ -30,6 +33,7 @@ def manifest_of(
     """The manifest of a bundle, without the sums that `write_bundle` adds."""
     height, width = recipe.image_size
     family = family_of(recipe.model)
+    needs = family.outputs
     space, segments = model.space, segments_by_step(model.space)
     # A stage with nothing to skip runs its full segment on both paths.
     stages = {
@@ -44,15 +48,15 @@ def manifest_of(
         "model": recipe.model,
         "family": family.name,
         "input": {"name": "images", "height": height, "width": width, "resize": recipe.resize, "pad_value": PAD_VALUE},
-        "outputs": {"boxes": "boxes", "logits": "logits"},
+        "outputs": {"boxes": "boxes", "logits": "logits", "ordered": needs.ordered},
         "class_names": class_names,
         "num_exits": space.num_exits,
         "pipeline": list(space.names),
         "stages": stages,
         "exits": exits,
         "segments": {segment: {"gflops": round(value, 6)} for segment, value in gflops.items()},
-        "postprocess": {"nms": family.outputs.nms, "iou_threshold": family.outputs.iou_threshold},
-        "accuracy": accuracy or {"dataset": "none", "metric": "AP (COCO 0.50:0.95), in [0,1]", "configurations": {}},
+        "postprocess": {"nms": needs.nms, "iou_threshold": needs.iou_threshold, "multi_label": needs.multi_label},
+        "accuracy": accuracy or {"dataset": "none", "metric": METRIC, "configurations": {}},
         "provenance": provenance,
     }
 

@@ -14,7 +14,7 @@ from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.bundle.quantization import CalibrationError, QuantizationSettings
 from anydepth_perception.bundle.quantization.place import PLACEMENTS, choose_pairs
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution.self_check import TOLERANCES, SelfCheck
 from anydepth_perception.tools import quantize as quantize_tool
 from anydepth_perception.tools.calibration_images import read_folder

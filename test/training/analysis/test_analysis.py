@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from spaces import STAGES
 
-from anydepth_perception.depth.config import STAGES
 from anydepth_perception.detection.detector import Detections
 from training.analysis.cka import BY_NETWORK, BY_STAGE, LinearCka, boundary_cka
 from training.analysis.errors import ErrorCounts, count_detections, count_errors, match, suppressed

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from exported import Exported, export_with_random_weights, to_float, unordered_difference
+from spaces import EIGHT
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
-from anydepth_perception.depth.config import DepthConfig, all_configs
+from anydepth_perception.depth.space import DepthConfig
 from training.data.aisle import render_image
 from training.evaluation.network import BundleNetwork, TorchNetwork, walk
 from training.families import build_model
@@ -44,12 +45,12 @@ class Recorder:
 def test_walk_runs_each_segment_once_for_each_way_to_it_and_holds_the_right_outputs() -> None:
     network = Recorder()
     seen = []
-    for configs in walk(network, list(all_configs())):  # type: ignore[arg-type]
+    for configs in walk(network, list(EIGHT.all())):  # type: ignore[arg-type]
         assert len(configs) == 2
         for config in configs:
             assert network.trace[7] == "".join("F" if full else "E" for full in (*config.full_paths[:7], True))
         seen += configs
-    assert sorted(map(str, seen)) == sorted(map(str, all_configs()))
+    assert sorted(map(str, seen)) == sorted(map(str, EIGHT.all()))
     assert sum(network.runs.values()) == sum(2**step for step in range(1, 8)) + 2**7
 
 

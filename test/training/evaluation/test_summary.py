@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from anydepth_perception.depth.config import DepthConfig
 from training.evaluation.flops import count, count_parts, flops_at, meta_model
 from training.summary import main
 
@@ -220,7 +219,7 @@ def test_executed_yolo_includes_attention_products() -> None:
 )
 def test_segments_sum_up_to_a_direct_count_of_the_whole_network(name: str, depth: str, size: tuple[int, int]) -> None:
     model = meta_model(name, 80)
-    config = DepthConfig.parse(depth, model.num_exits)
+    config = model.space.parse(depth)
     _, direct = count(lambda: model(torch.empty(1, 3, *size, device="meta"), config))
     assert flops_at(count_parts(model, size), model.space, config) == direct
 
@@ -232,7 +231,7 @@ def test_all_configurations_agree_with_direct_counts(name: str, depth: str) -> N
     model = meta_model(name, 80, fine=None)
     if name.startswith("detr"):
         model.decoder.selection.dense_boxes = True
-    config = DepthConfig.parse(depth, model.num_exits)
+    config = model.space.parse(depth)
     _, direct = count(lambda: model(torch.empty(1, 3, 256, 320, device="meta"), config))
     expected = direct.total if name.startswith("detr") else direct.layers
     listed = summary_of(name, size=(256, 320))["configurations"]

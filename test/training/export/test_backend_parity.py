@@ -8,7 +8,7 @@ from exported import Exported, export_with_random_weights
 
 from anydepth_perception.backends import Backend, create_backend
 from anydepth_perception.bundle import Bundle, find_bundle
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution import Execution
 from training.data.aisle import render_image

@@ -7,10 +7,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from spaces import STAGES, with_exits
 
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution import Execution
 from training.export.manifest import manifest_of
 from training.export.segments import export_segments
@@ -45,7 +46,7 @@ def executions(bundle: Bundle) -> tuple[Execution, Execution]:
 def configurations() -> list[DepthConfig]:
     picks = random.Random(3)
     mixtures = [DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES), 1 + i % NUM_EXITS) for i in range(10)]
-    return [DepthConfig.full(NUM_EXITS), DepthConfig.base(NUM_EXITS), *mixtures]
+    return [with_exits(NUM_EXITS).full, with_exits(NUM_EXITS).base, *mixtures]
 
 
 def outputs(execution: Execution, config: DepthConfig) -> np.ndarray:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from random_weights import randomise
+from spaces import EIGHT, STAGES
 
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, rewrite_bundle, write_bundle
 from anydepth_perception.bundle.plain_run import reference_configs
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution import Execution, SelfCheckError
 from training.data.settings import CocoSettings
 from training.export.__main__ import main
@@ -54,7 +55,7 @@ def bundle(model: AnyDepthYolo, tmp_path_factory: pytest.TempPathFactory) -> Bun
 def configurations() -> list[DepthConfig]:
     picks = random.Random(0)
     mixtures = [DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES)) for _ in range(10)]
-    return [DepthConfig.full(), DepthConfig.base(), *mixtures]
+    return [EIGHT.full, EIGHT.base, *mixtures]
 
 
 @pytest.mark.parametrize("config", configurations(), ids=str)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from exported import export_with_random_weights
+from spaces import STAGES
 
 from anydepth_perception.bundle import Bundle, ReferenceRows, choose_rows, find_bundle
 from anydepth_perception.bundle.float16 import to_float16
 from anydepth_perception.bundle.plain_run import run_plainly, smooth_noise
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.execution.self_check import TOLERANCES, difference
 
 SHIPPED, RANDOM_DETR = "aisle-yolo-t", "detr-r18"

@@ -7,12 +7,13 @@ import random
 import numpy as np
 import pytest
 import torch
+from spaces import EIGHT, STAGES
 
 from anydepth_perception.aisle import CLASS_NAMES
 from anydepth_perception.backends import create_backend, run_once
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.bundle.plain_run import reference_configs
-from anydepth_perception.depth.config import STAGES, DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution.self_check import difference
 from training.data.aisle import render_image
@@ -41,7 +42,7 @@ def model(bundle: Bundle) -> AnyDepthYolo:
 def configurations() -> list[DepthConfig]:
     picks = random.Random(1)
     mixtures = [DepthConfig(tuple(picks.random() < 0.5 for _ in STAGES)) for _ in range(10)]
-    return [DepthConfig.full(), DepthConfig.base(), *mixtures]
+    return [EIGHT.full, EIGHT.base, *mixtures]
 
 
 @pytest.mark.parametrize("config", configurations(), ids=str)

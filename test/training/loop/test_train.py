@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from random_weights import randomise
+from spaces import STAGES
 
-from anydepth_perception.depth.config import STAGES
 from training.analysis.cka import essential_steps
 from training.data.annotated import Sample, SampleError, fit, mirror
 from training.data.batches import collate, training_batches

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+from spaces import STAGES
 from torch import Tensor
 
-from anydepth_perception.depth.config import STAGES
 from training.losses.assigner import Assignment
 from training.losses.distillation import (
     BERNOULLI,

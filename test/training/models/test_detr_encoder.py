@@ -11,7 +11,7 @@ from random_weights import randomise_everything
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anydepth_perception.depth.config import ESSENTIAL, FULL
+from anydepth_perception.depth.space import ESSENTIAL, FULL
 from training.models.batchnorm import FrozenBatchNorm2d, SwitchableBatchNorm2d
 from training.models.encoder import (
     BottomUpStage,

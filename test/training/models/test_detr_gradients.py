@@ -11,9 +11,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_weights import randomise_everything
+from spaces import STAGES
 from torch import Tensor, nn
 
-from anydepth_perception.depth.config import FULL, STAGES, DepthConfig
+from anydepth_perception.depth.space import FULL, DepthConfig
 from training.families import build_model
 from training.models.detr import AnyDepthDetr
 from training.models.targets import Targets, pad_targets
@@ -69,7 +70,7 @@ def is_frozen(model: str, name: str) -> bool:
     )
 
 
-def is_used(model: str, name: str, config: DepthConfig) -> bool:
+def is_used(network: AnyDepthDetr, name: str, config: DepthConfig) -> bool:
     """Whether a configuration reads a parameter, told from its name and the papers' rules."""
     part, _, rest = name.partition(".")
     if part == "decoder":
@@ -78,9 +79,9 @@ def is_used(model: str, name: str, config: DepthConfig) -> bool:
     if part != "stages":
         return True
     stage, _, rest = rest.partition(".")
-    full = config.path(stage) == FULL
+    full = network.space.path(config, stage) == FULL
     _, is_block, after = rest.removeprefix("block.").partition("blocks.")
-    if is_block and int(after.split(".")[0]) >= ESSENTIAL_BLOCKS[model][stage]:
+    if is_block and int(after.split(".")[0]) >= ESSENTIAL_BLOCKS[network.name][stage]:
         return full
     if ".norm.full." in rest:
         return full
@@ -92,7 +93,7 @@ def check_gradients(network: AnyDepthDetr, config: DepthConfig) -> None:
     images, targets = two_images()
     sum(value.square().mean() for value in outputs_in(network(images, config, targets))).backward()
     for name, parameter in network.named_parameters():
-        expected = is_used(network.name, name, config) and not is_frozen(network.name, name)
+        expected = is_used(network, name, config) and not is_frozen(network.name, name)
         reached = parameter.grad is not None
         assert reached == expected, f"{name} under {config}: gradient {reached}, expected {expected}"
         # A bias of the keys shifts all of a query's scores alike: attention does not notice.
@@ -112,7 +113,7 @@ def test_gradients_reach_the_parameters_of_a_configuration_and_no_others(
 
 @pytest.mark.parametrize("depth", ["full", "base", "FEEF.EFFE.d1"])
 def test_gradients_leave_the_frozen_parts_of_r50_alone(frozen: AnyDepthDetr, depth: str) -> None:
-    check_gradients(frozen, DepthConfig.parse(depth, 6))
+    check_gradients(frozen, frozen.space.parse(depth))
 
 
 def test_parameters_that_take_no_gradient_are_the_frozen_ones(frozen: AnyDepthDetr) -> None:
@@ -161,7 +162,7 @@ def test_a_pass_moves_the_statistics_of_its_own_paths_and_no_others(
     expected = {
         name
         for name in norms
-        if is_used(network.name, f"{name}.weight", config) and not is_frozen(network.name, f"{name}.weight")
+        if is_used(network, f"{name}.weight", config) and not is_frozen(network.name, f"{name}.weight")
     }
     assert moved_statistics(network, config) == expected
     assert len(expected) < len(norms)

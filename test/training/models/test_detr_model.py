@@ -9,8 +9,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_weights import randomise_everything
+from spaces import STAGES
 
-from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, DepthConfigError
+from anydepth_perception.depth.space import ESSENTIAL, FULL, DepthConfig, DepthConfigError
 from training.families import build_model
 from training.models.decoder import Decoder
 from training.models.detr import MAP_INPUTS, AnyDepthDetr, xyxy_pixels
@@ -167,7 +168,7 @@ def test_exits_that_the_decoder_lacks_are_refused(model: AnyDepthDetr, config: D
 def test_essential_paths_of_a_static_network_are_refused() -> None:
     static = build_model("detr-r18", 6, any_depth=STATIC)
     with pytest.raises(DepthConfigError, match=r"FFEF\.FFFF\.d3: detr-r18 was built as a static network"):
-        static(torch.rand(1, 3, 64, 64), DepthConfig.parse("FFEF.FFFF", 3))
+        static(torch.rand(1, 3, 64, 64), DepthConfig.parse("FFEF.FFFF.d3"))
 
 
 @pytest.mark.parametrize(

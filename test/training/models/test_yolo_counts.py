@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from anydepth_perception.depth.config import DepthConfig
+from anydepth_perception.depth.space import DepthConfig
 from training.families import build_model
 from training.models.detector import AnyDepthDetector
 from training.models.stage import AnyDepthSettings

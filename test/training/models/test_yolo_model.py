@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_weights import randomise
+from spaces import STAGES
 from torch import nn
 
-from anydepth_perception.depth.config import ESSENTIAL, FULL, STAGES, DepthConfig, DepthConfigError
+from anydepth_perception.depth.space import ESSENTIAL, FULL, DepthConfig, DepthConfigError
 from training.families import build_model
 from training.models.batchnorm import SwitchableBatchNorm2d
 from training.models.detector import AnyDepthDetector
@@ -90,7 +91,7 @@ def test_stages_without_an_essential_path_run_their_full_one(
     name: str, options: dict[str, object], asked: str, runs: str
 ) -> None:
     network = build_meta(name, **options)
-    config = network.space.executed(DepthConfig.parse(asked, network.num_exits))
+    config = network.space.executed(network.space.parse(asked))
     assert str(config) == runs
     network.check_config(config)
 
@@ -174,7 +175,7 @@ def _is_used(network: AnyDepthDetector, name: str, config: DepthConfig) -> bool:
     if not name.startswith("stages."):
         return True
     _, stage_name, *rest = name.split(".")
-    full = config.path(stage_name) == FULL
+    full = network.space.path(config, stage_name) == FULL
     stage = network.stages[stage_name].stage
     inner = ".".join(rest)
     if inner.startswith("stage.blocks.") and int(rest[2]) >= stage.blocks.num_essential:
@@ -191,7 +192,7 @@ def _is_used(network: AnyDepthDetector, name: str, config: DepthConfig) -> bool:
 def test_each_pass_moves_only_the_statistics_of_its_own_path() -> None:
     network = build_model("yolo-t", 6).train()
     before = copy.deepcopy(network.state_dict())
-    network(torch.rand(2, 3, 64, 64), DepthConfig.base())
+    network(torch.rand(2, 3, 64, 64), network.space.base)
     for name, module in network.named_modules():
         if isinstance(module, SwitchableBatchNorm2d):
             assert torch.equal(module.full.running_mean, before[f"{name}.full.running_mean"])
@@ -247,7 +248,7 @@ def test_images_with_channels_last_are_refused_with_the_expected_layout() -> Non
         ),
         (
             {"name": "yolo-t", "any_depth": STATIC},
-            DepthConfig.base(),
+            DepthConfig((False,) * 8),
             r"EEEE\.EEEE: yolo-t was built as a static network, .*FFFF\.FFFF",
         ),
     ],
