@@ -30,7 +30,7 @@ def try_cases(kind: str, count: int, folder: Path, first: int = 0) -> list[dict[
     """
     command = [sys.executable, str(SCRIPT), kind, str(first), str(count), str(folder)]
     folders = SCRIPT.resolve().parents
-    environment = {**os.environ, "PYTHONPATH": f"{folders[3]}{os.pathsep}{folders[1]}"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(folders[index]) for index in (3, 2, 1))}
     process = subprocess.run(
         command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, env=environment, check=False
     )

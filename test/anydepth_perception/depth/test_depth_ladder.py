@@ -20,7 +20,7 @@ CONFIGS = list(EIGHT.all())
 
 
 def rung(text: str, latency_ms: float, average_precision: float) -> Rung:
-    return Rung(DepthConfig.parse(text), latency_ms, average_precision)
+    return Rung(EIGHT.parse(text), latency_ms, average_precision)
 
 
 def names(ladder: Ladder) -> list[str]:
