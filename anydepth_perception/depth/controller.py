@@ -1,44 +1,44 @@
-"""The depth controller: before and within a frame, the deepest configuration that will meet the deadline under load."""
+"""The depth controller: at every decision point of a frame, what to run next so that most AP is published in time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from anydepth_perception.depth.estimator import ConformalMargin, EstimatorParameters, SlowdownFilter
+import numpy as np
+
+from anydepth_perception.depth.completions import BIN, Node, build_tables
+from anydepth_perception.depth.control_frame import FrameInProgress, MissPrice
+from anydepth_perception.depth.control_settings import ControllerParameters, ControllerState
+from anydepth_perception.depth.control_times import checked_precision, checked_steps, checked_times, monotone, scaled
 from anydepth_perception.depth.ladder import Ladder, Rung
-from anydepth_perception.depth.space import ESSENTIAL, EXITS, FULL, DepthConfig, DepthSpace, Step
+from anydepth_perception.depth.limits import DepthLimits
+from anydepth_perception.depth.residuals import LOW_BIN, Features, Predictor, ResidualWindow
+from anydepth_perception.depth.space import DepthConfig, DepthSpace, Step
 
 AUTO = "auto"
 
 _HOPELESS = 0.8
-"""A frame is beyond rescue when its budget is below this share of the base-net's time on an idle machine."""
+"""A frame is beyond rescue when its budget is below this share of the fastest configuration's time when idle."""
 
+_MAX_LOG_SLOWDOWN = 10.0
+"""Far beyond any real slowdown (22,000 times); keeps a broken clock from overflowing the estimates."""
 
-@dataclass(frozen=True)
-class ControllerState:
-    """What the controller believes now, for diagnostics.
+_SLOW_STEP = 0.3
+"""Of one frame's ln(slowdown) from the slow mean, at most so much moves it; the fast mean follows by up to 1."""
 
-    depth: `auto` or the fixed configuration; slowdowns: actual over profiled time; margin: by which factor a
-    frame may exceed its expected time; feasible: whether the last plan was expected to meet its deadline.
-    """
-
-    depth: str
-    inference_slowdown: float
-    host_slowdown: float
-    margin: float
-    feasible: bool
+_LONGEST_MS = 1e9
+"""Of a budget: more counts as this much."""
 
 
 class DepthController:
     """Owns the choice of depth of one frame after another: `begin`, then `decide` at each decision point, then `end`.
 
-    A frame is expected to take host_ms * host slowdown + latency_ms * inference slowdown, and bounded by that times
-    the margin; `begin` plans the deepest rung whose bound fits the budget (after QDC: log-slowdown filter + conformal
-    margin). The host and the inference have a slowdown each, since load hits them differently, and one margin, since
-    the deadline is on their sum. `decide` shortens the plan, the latest refinement first, when the rest of it is no
-    longer expected to fit; it has no margin of its own and never deepens.
+    At a point the rest of the frame is expected to take its profiled time times a predicted slowdown, and the residuals
+    of the last frames at this point say how far off that may be. Of the ways through the next group it takes the one
+    with the highest expected AP of frames in time, where a frame that is late counts 0, as long as that adds no more
+    than a bounded risk to what the fastest completion risks anyway: a miss that depth does not change costs nothing.
 
     It has no clock: all times are handed in, in milliseconds. `begin`, `decide` and `end` belong to one thread.
     `set_depth`, `depth` and `state` may be used from others: they swap or read single references.
@@ -47,46 +47,59 @@ class DepthController:
     def __init__(
         self,
         space: DepthSpace,
-        rungs: Iterable[Rung],
         step_ms: Mapping[Step, float],
-        host_ms: float,
+        average_precision: Mapping[DepthConfig, float],
         *,
+        preprocess_ms: float = 0.0,
         postprocess_ms: float = 0.0,
         points: Sequence[str] = (),
-        parameters: EstimatorParameters | None = None,
+        config_ms: Mapping[DepthConfig, float] | None = None,
+        parameters: ControllerParameters | None = None,
     ) -> None:
         """Starts in `auto`.
 
         Args:
             space: what there is to choose from.
-            rungs: configurations with profiled latency, base and full among them; the Pareto-optimal ones are the
-                ladder, and the others are of use when `set_depth` fixes one of them.
-            step_ms: profiled time of every step of `space`, above 0.
-            host_ms: profiled time of a frame beside inference, >= 0.
-            postprocess_ms: the part of it that comes after the inference.
-            points: entries before which `decide` is going to be asked; none where depth is decided once per frame.
-            parameters: constants of the estimates.
+            step_ms: profiled time of every step of `space`, above 0. A full path that is said to be faster than the
+                essential one, and an exit faster than the one before it, count as just as fast; see `doubts`.
+            average_precision: AP in [0, 1] of the configurations that may be chosen, base and full among them.
+            preprocess_ms: profiled time of a frame before its inference, >= 0.
+            postprocess_ms: that behind it, >= 0.
+            points: entries before which `decide` is asked, beside the start.
+            config_ms: profiled time of whole configurations, where known. Without points it counts instead of the sum
+                of steps; with points steps are scaled to it.
+            parameters: constants.
 
         Raises:
-            ValueError: a time is negative or not finite, or base or full is not among the rungs.
+            ValueError: a time or an AP is missing, not finite or out of range; it names which.
+            DecisionPointError: a point is not an entry.
         """
-        for name, value in (("host_ms", host_ms), ("postprocess_ms", postprocess_ms)):
+        for name, value in (("preprocess_ms", preprocess_ms), ("postprocess_ms", postprocess_ms)):
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}, expected a finite time of at least 0 ms")
-        rungs = tuple(rungs)
         self.space = space
-        self.ladder = Ladder.pareto(rungs, base=space.base, full=space.full)
-        self._latency_ms = {rung.config: rung.latency_ms for rung in rungs}
-        self._step_ms = step_ms
-        self._host_ms = host_ms
-        self._postprocess_ms = postprocess_ms
+        self.parameters = parameters or ControllerParameters()
+        self.doubts: list[str] = []
+        """What cannot be right about the profile, one line each."""
+        self._config_ms = checked_times("config_ms", config_ms or {})
+        self._step_ms = monotone(space, checked_steps(space, step_ms), self.doubts)
+        if points:
+            self._step_ms = scaled(space, self._step_ms, self._config_ms)
+        self._average_precision = checked_precision(space, average_precision)
+        self._preprocess_ms, self._postprocess_ms = preprocess_ms, postprocess_ms
         self._points = tuple(points)
-        self._inference = SlowdownFilter(parameters)
-        self._host = SlowdownFilter(parameters)
-        self._margin = ConformalMargin(parameters)
+        self._level = {name: level for level, (name, *_) in enumerate(space.groups(points))}
+        number = len(self._level)
+        self._windows = [ResidualWindow(self.parameters.window) for _ in range(number)]
+        self._predictors = [Predictor(self.parameters.forgetting) for _ in range(number)]
+        self._slow = self._fast = self._host = math.log(self.parameters.initial_slowdown)
+        self._price = MissPrice(self.parameters.penalty)
+        self._frames = 0
         self._fixed: DepthConfig | None = None
         self._feasible = True
-        self._frame = _Frame(space.base, None, 1.0)
+        self._limits = DepthLimits()
+        self._root = self._tables()
+        self._frame = FrameInProgress(space.base, None, None)
 
     @property
     def depth(self) -> str:
@@ -95,14 +108,23 @@ class DepthController:
         return AUTO if fixed is None else str(fixed)
 
     @property
+    def ladder(self) -> Ladder:
+        """The configurations that nothing beats in both time and AP, within the limits."""
+        allowed = self._limits.within(self.space, list(self._average_precision))
+        rungs = [Rung(config, self.latency_ms(config), self._average_precision[config]) for config in allowed]
+        return Ladder.pareto(rungs)
+
+    @property
     def state(self) -> ControllerState:
         """What the controller believes now."""
+        window = self._windows[0]
         return ControllerState(
             depth=self.depth,
-            inference_slowdown=self._inference.slowdown,
-            host_slowdown=self._host.slowdown,
-            margin=math.exp(self._margin.margin),
+            inference_slowdown=math.exp(self._slow),
+            host_slowdown=math.exp(self._host),
+            margin=math.exp(window.quantile(1.0 - self.parameters.miss_target)),
             feasible=self._feasible,
+            price=self._price.value,
         )
 
     def set_depth(self, depth: str | DepthConfig) -> None:
@@ -118,41 +140,116 @@ class DepthController:
             self.space.check(config)
             self._fixed = config
 
+    def set_limits(self, limits: DepthLimits) -> None:
+        """Bounds what `auto` may choose; takes effect with the next `begin`.
+
+        Raises:
+            DepthConfigError: the network has no such configuration, or nothing is left between the limits.
+        """
+        if limits == self._limits:
+            return
+        before, self._limits = self._limits, limits
+        try:
+            self._root = self._tables()
+        except Exception:
+            self._limits = before
+            raise
+
+    def set_miss_target(self, miss_target: float) -> None:
+        """Sets `ControllerParameters.miss_target`; takes effect with the next decision.
+
+        Raises:
+            ValueError: it is not between 0 and 1.
+        """
+        if not 0.0 < miss_target < 1.0:
+            raise ValueError(f"miss_target is {miss_target}, expected more than 0 and less than 1")
+        if miss_target != self.parameters.miss_target:
+            self.parameters = replace(self.parameters, miss_target=miss_target)
+
+    def announce(self, log_ratio: float, *, host: bool = False) -> None:
+        """Feeds forward that clocks were capped or freed: times are going to be e^`log_ratio` of what they were.
+
+        For discrete events alone, a power mode or a clock's cap; what is not finite is left out.
+        """
+        if not math.isfinite(log_ratio):
+            return
+        if host:
+            self._host = _bounded(self._host + log_ratio)
+        else:
+            self._slow, self._fast = _bounded(self._slow + log_ratio), _bounded(self._fast + log_ratio)
+
     def begin(self, budget_ms: float | None) -> DepthConfig:
         """Plans a frame that has `budget_ms` left until its deadline, and returns the plan.
 
-        None means that there is no deadline (`deadline_ms: 0`): the deepest rung. A budget that even the base-net
-        will not meet, 0, less and NaN included, gets the base-net. A fixed depth is returned whatever the budget.
+        None means that there is no deadline (`deadline_ms: 0`): the deepest configuration. A budget that no
+        configuration will meet, 0, less and NaN included, gets the base-net. A fixed depth is returned whatever it is.
         """
-        plan = self._plan(budget_ms)
-        self._frame = _Frame(plan, budget_ms, self.latency_ms(plan) / self.space.total(self._step_ms, plan))
-        return plan
+        config = self.open(budget_ms)
+        frame = self._frame
+        if frame.node is None:
+            return config
+        frame.decided_ms[0] = self._preprocess_ms * math.exp(self._host)
+        self._decide(frame, 0, (self._fast - self._slow, 0.0, 0.0))
+        return frame.config
+
+    def open(self, budget_ms: float | None) -> DepthConfig:
+        """Begins a frame like `begin`, for those who ask `decide` before the first entry: leaves the plan to that.
+
+        Returns what runs where `may_change` is False.
+        """
+        fixed = self._fixed
+        if budget_ms is not None:
+            budget_ms = min(budget_ms, _LONGEST_MS) if budget_ms > 0.0 else 0.0  # NaN too
+        if fixed is not None or budget_ms is None:
+            config = fixed or self._root.deepest_config
+            self._feasible = budget_ms is None or not self.bound_ms(config) > budget_ms
+            self._frame = FrameInProgress(config, budget_ms, None)
+            return config
+        self._frame = FrameInProgress(self._root.base_config, budget_ms, self._root)
+        return self._root.base_config
 
     @property
     def may_change(self) -> bool:
         """Whether `decide` may say something else than the plan of the frame that has begun."""
-        return bool(self._points) and self._fixed is None and self._frame.budget_ms is not None
+        return self._frame.node is not None
 
     def decide(self, point: str, elapsed_ms: float) -> DepthConfig:
-        """What to go on with before the entry `point`, `elapsed_ms` after `begin`; it agrees with what has run."""
-        frame = self._frame
-        if not self.may_change or frame.budget_ms is None:
+        """What to go on with before the entry `point`, `elapsed_ms` after `begin`; it agrees with what has run.
+
+        Asked at the first entry too, it decides anew, now that the time before the inference is known. A clock that
+        jumps back counts as one that stands still.
+
+        Raises:
+            KeyError: `point` is neither a decision point nor the first entry.
+        """
+        frame, level = self._frame, self._level[point]
+        if frame.node is None or (level and level != len(frame.features)):
             return frame.config
-        if frame.inference_started_ms is None:
-            frame.inference_started_ms = elapsed_ms
-        done = self.space.names.index(point)
-        route = self.space.route(frame.config)
-        ran_ms = math.fsum(self._step_ms[step] for step in route[:done]) * frame.scale
-        spent_ms = elapsed_ms - frame.inference_started_ms
-        slowdown = self._inference.slowdown
-        # Never below what the plan expected: a fast start is no reason to trust the rest with less.
-        slowdown = max(slowdown, spent_ms / ran_ms) if ran_ms > 0.0 else slowdown
-        left_ms = frame.budget_ms - self._postprocess_ms * self._host.slowdown - elapsed_ms
-        frame.config = self._shortened(route, done, left_ms / (slowdown * frame.scale))
+        if level == 0:
+            elapsed_ms = elapsed_ms if 0.0 <= elapsed_ms < math.inf else frame.decided_ms[0]
+            frame.decided_ms[0] = elapsed_ms
+            frame.knows_start = True
+            x1 = 0.0
+            if self._preprocess_ms > 0.0 and elapsed_ms > 0.0:
+                x1 = _clipped(math.log(elapsed_ms / self._preprocess_ms) - self._slow, 1.0)
+            frame.features.clear()
+            frame.predicted.clear()
+            self._decide(frame, 0, (self._fast - self._slow, x1, 0.0))
+            return frame.config
+        last_ms = frame.decided_ms[-1]
+        elapsed_ms = elapsed_ms if last_ms <= elapsed_ms < math.inf else last_ms
+        ran_ms = frame.group_ms + (frame.groups_ms[-1] if frame.groups_ms else 0.0)
+        frame.groups_ms.append(ran_ms)
+        spent_ms, group_spent_ms = elapsed_ms - frame.decided_ms[0], elapsed_ms - last_ms
+        x1 = _clipped(math.log(spent_ms / ran_ms) - self._slow, 1.0) if spent_ms > 0.0 else 0.0
+        x2 = _clipped(math.log(group_spent_ms / frame.group_ms) - self._slow, 1.0) if group_spent_ms > 0.0 else 0.0
+        frame.decided_ms.append(elapsed_ms)
+        frame.node = frame.next
+        self._decide(frame, level, (self._fast - self._slow, x1, x2))
         return frame.config
 
     def end(self, inference_ms: float, host_ms: float | None = None) -> None:
-        """Learns from the frame that has begun, which ran what `begin` planned and `decide` left of it.
+        """Learns from the frame that has begun, which ran what `begin` and `decide` said.
 
         Args:
             inference_ms: time of the engines.
@@ -161,80 +258,133 @@ class DepthController:
 
         Times that are not finite and above 0 teach nothing.
         """
-        profiled_ms = self.latency_ms(self._frame.config, self._frame.scale)
-        expected_ms = profiled_ms * math.exp(self._inference.log_slowdown)
-        actual_ms = inference_ms
-        self._inference.update(inference_ms, profiled_ms)
-        if host_ms is not None:
-            expected_ms += self._host_ms * math.exp(self._host.log_slowdown)
-            actual_ms += host_ms
-            self._host.update(host_ms, self._host_ms)
-        self._margin.update(actual_ms, expected_ms)
+        frame, parameters = self._frame, self.parameters
+        if not 0.0 < inference_ms < math.inf:
+            return
+        profiled_host_ms = self._preprocess_ms + self._postprocess_ms
+        expected_post_ms = self._postprocess_ms * math.exp(self._host)
+        post_ms = expected_post_ms
+        if host_ms is not None and 0.0 < host_ms < math.inf:
+            pre_ms = frame.decided_ms[0] if frame.knows_start else self._preprocess_ms * math.exp(self._host)
+            post_ms = host_ms - pre_ms
+            if profiled_host_ms > 0.0:
+                innovation = math.log(host_ms) - math.log(profiled_host_ms) - self._host
+                self._host = _bounded(self._host + 0.3 * _clipped(innovation, 0.5))
+        profiled_ms = self.latency_ms(frame.config)
+        slowdown = math.log(inference_ms) - math.log(profiled_ms)
+        end_ms = frame.decided_ms[0] + inference_ms + max(0.0, post_ms) - expected_post_ms
+        self._learn(frame, slowdown, profiled_ms, end_ms)
+        # A stall is no slowdown: one frame moves the means by so much at most.
+        self._slow = _bounded(self._slow + parameters.slow_gain * _clipped(slowdown - self._slow, _SLOW_STEP))
+        self._fast = _bounded(self._fast + parameters.fast_gain * _clipped(slowdown - self._fast, 1.0))
+        if frame.budget_ms is not None and self._fixed is None:
+            total_ms = end_ms + expected_post_ms
+            saved_ms = (profiled_ms - self._root.fastest_ms) * math.exp(min(slowdown, 1.0))
+            avoidable_miss = total_ms - saved_ms <= frame.budget_ms < total_ms
+            self._price.observe(avoidable_miss, parameters.miss_target)
 
     def is_hopeless(self, budget_ms: float) -> bool:
-        """Whether even the base-net on an idle machine would need clearly more than `budget_ms`."""
-        return budget_ms < _HOPELESS * self.ladder.base.latency_ms
+        """Whether even the fastest configuration on an idle machine would need clearly more than `budget_ms`."""
+        return budget_ms < _HOPELESS * self._root.fastest_ms
 
-    def latency_ms(self, config: DepthConfig, scale: float = 1.0) -> float:
-        """Profiled inference time of `config`: as a whole where it was profiled, else the sum of its steps.
-
-        Steps measured one by one, or estimated, do not add up to the whole exactly; `scale` corrects their sum.
-        """
-        known = self._latency_ms.get(config)
-        return self.space.total(self._step_ms, config) * scale if known is None else known
+    def latency_ms(self, config: DepthConfig) -> float:
+        """Profiled inference time of `config`: as a whole where it was profiled, else the sum of its steps."""
+        known = self._config_ms.get(config)
+        return self.space.total(self._step_ms, config) if known is None else known
 
     def expected_ms(self, config: DepthConfig) -> float:
         """Expected time of a frame at `config` now, host and inference."""
-        return self._host_ms * self._host.slowdown + self.latency_ms(config) * self._inference.slowdown
+        host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._host)
+        return host_ms + self.latency_ms(config) * math.exp(self._slow)
 
     def bound_ms(self, config: DepthConfig) -> float:
-        """Time that a frame at `config` exceeds with a probability of about epsilon."""
-        return self.expected_ms(config) * math.exp(self._margin.margin)
+        """Time that a frame at `config` exceeds with a probability of about `miss_target`."""
+        host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._host)
+        margin = self._windows[0].quantile(1.0 - self.parameters.miss_target)
+        return host_ms + self.latency_ms(config) * math.exp(self._slow + margin)
 
-    def _plan(self, budget_ms: float | None) -> DepthConfig:
-        fixed = self._fixed
-        if fixed is not None:
-            self._feasible = budget_ms is None or not self.bound_ms(fixed) > budget_ms
-            return fixed
-        if budget_ms is None:
-            self._feasible = True
-            return self.ladder.full.config
-        host_ms = self._host_ms * math.exp(self._host.log_slowdown)
-        left_ms = budget_ms * math.exp(-self._margin.margin) - host_ms
-        rung = self.ladder.deepest_within(left_ms * math.exp(-self._inference.log_slowdown))
-        # A NaN budget compares as larger than all in bisect; it must not buy depth.
-        self._feasible = rung is not None and budget_ms > 0.0
-        return (rung if rung is not None and self._feasible else self.ladder.base).config
+    def _decide(self, frame: FrameInProgress, level: int, x: Features) -> None:
+        """Chooses the way through group `level`; the choice and what it was based on go into `frame`."""
+        node, parameters, window = frame.node, self.parameters, self._windows[level]
+        assert node is not None and frame.budget_ms is not None
+        predicted = self._predictors[level](x)
+        frame.features.append(x)
+        frame.predicted.append(predicted)
+        left_ms = frame.budget_ms - frame.decided_ms[level] - self._postprocess_ms * math.exp(self._host)
+        config, way, feasible = node.base_config, node.base, False
+        if left_ms > 0.0:
+            expected = math.floor((math.log(left_ms) - self._slow - predicted - node.first_bin) / BIN + 1e-6)
+            index = expected - LOW_BIN + 1
+            counts, size = window.counts, window.size
+            if index - node.deepest_bin >= len(counts) or (
+                index > node.deepest_bin and counts[index - node.deepest_bin] == size
+            ):
+                config, way, feasible = node.deepest_config, node.deepest, True
+            elif index > 0 and counts[min(index, len(counts) - 1)] > 0.0:
+                # Of the frames seen, so many would have had time for each completion.
+                in_time = counts.take(index - node.bins, mode="clip")
+                planned = in_time * node.values
+                worth = np.maximum.reduceat(planned, node.starts)
+                if node.children:
+                    worth += in_time.dot(node.foreseen)
+                surviving = in_time.take(node.starts).tolist()
+                way = self._best_way(worth.tolist(), surviving, parameters.risk_per_decision * size)
+                first, last = node.spans[way]
+                config = node.configs[first + int(planned[first:last].argmax())]
+                feasible = surviving[0] >= 0.5 * size
+        if level == 0:
+            self._feasible = feasible
+        frame.config = config
+        frame.group_ms = node.group_ms[way]
+        frame.next = node.children[way] if node.children else None
 
-    def _shortened(self, route: Sequence[Step], done: int, affordable_ms: float) -> DepthConfig:
-        """The configuration of `route` less its latest refinements, until what is left after `done` entries fits.
+    def _best_way(self, worth: Sequence[float], surviving: Sequence[float], risk_scale: float) -> int:
+        """The way of most worth whose fastest completion is not much more often late than the fastest of all."""
+        most, best, best_worth = surviving[0], 0, -math.inf
+        bound, price = risk_scale * self.parameters.miss_target, self._price.value
+        for way, value in enumerate(worth):
+            risk = most - surviving[way]
+            if risk > bound:
+                break  # ways are in ascending order of time
+            value -= price * risk
+            if value > best_worth:
+                best, best_worth = way, value
+        return best
 
-        An exit is dropped no lower than that of the base-net.
-        """
-        steps = list(route)
-        left_ms = math.fsum(self._step_ms[step] for step in steps[done:])
-        for index in range(len(steps) - 1, done - 1, -1):
-            for shorter in self._shorter_steps(steps[index]):
-                if left_ms <= affordable_ms:
-                    break
-                left_ms -= self._step_ms[steps[index]] - self._step_ms[shorter]
-                steps[index] = shorter
-        return self.space.config(steps)
+    def _learn(self, frame: FrameInProgress, slowdown: float, profiled_ms: float, end_ms: float) -> None:
+        """Takes in how much longer than profiled the rest of the frame took behind each point."""
+        left_ms = profiled_ms
+        if frame.node is None:
+            x = (self._fast - self._slow, 0.0, 0.0)
+            features, predicted, decided = [x], [self._predictors[0](x)], frame.decided_ms[:1]
+        else:
+            features, predicted, decided = frame.features, frame.predicted, frame.decided_ms
+        for level, (x, expected, decided_ms) in enumerate(zip(features, predicted, decided, strict=True)):
+            if level:
+                left_ms = profiled_ms - frame.groups_ms[level - 1]
+            taken_ms = end_ms - decided_ms
+            if taken_ms > 0.0 and left_ms > 0.0:
+                residual = math.log(taken_ms) - math.log(left_ms) - self._slow - expected
+                if abs(x[1]) < 1.0:  # a frame that stalled before the point tells nothing of ordinary ones
+                    self._windows[level].add(residual)
+                self._predictors[level].observe(x, expected, residual)
+        self._frames += 1
+        # One a frame: weights change slowly, and time in a frame is dear.
+        self._predictors[self._frames % len(self._predictors)].solve()
 
-    def _shorter_steps(self, step: Step) -> list[Step]:
-        """What may run instead of `step` in less time, the longest first."""
-        if step.way == FULL and step.entry in self.space.skippable:
-            return [Step(step.entry, ESSENTIAL)]
-        if step.entry == EXITS and self.space.base_exit is not None:
-            return [Step(EXITS, f"d{number}") for number in range(int(step.way[1:]) - 1, self.space.base_exit - 1, -1)]
-        return []
+    def _tables(self) -> Node:
+        """Raises: DepthConfigError."""
+        allowed = self._limits.within(self.space, list(self._average_precision))
+        precision = {config: self._average_precision[config] for config in allowed}
+        return build_tables(
+            self.space, self._step_ms, precision, self._points, None if self._points else self._config_ms,
+            foresight=self.parameters.foresight,
+        )
 
 
-@dataclass
-class _Frame:
-    """The frame that has begun: what is planned of it and has run, its budget, and the scale of its steps."""
+def _bounded(log_slowdown: float) -> float:
+    return min(_MAX_LOG_SLOWDOWN, max(-_MAX_LOG_SLOWDOWN, log_slowdown))
 
-    config: DepthConfig
-    budget_ms: float | None
-    scale: float
-    inference_started_ms: float | None = None
+
+def _clipped(deviation: float, most: float) -> float:
+    return min(most, max(-most, deviation))

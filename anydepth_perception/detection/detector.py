@@ -177,7 +177,7 @@ class Detector:
             raise ValueError("deadline_ms needs measured times: take a detector that anydepth_perception.load made")
         result = self.detect(
             image,
-            controller.begin(deadline_ms),
+            controller.open(deadline_ms),
             color=color,
             score_threshold=score_threshold,
             max_detections=max_detections,

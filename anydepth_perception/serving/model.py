@@ -187,17 +187,29 @@ def _load_with(
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
         detector.ensure(bundle.space.parse(settings.depth))
-    controller = DepthController(
-        bundle.space,
-        profile.rungs(bundle),
-        profile.step_ms,
-        profile.host_ms,
-        postprocess_ms=profile.postprocess.p50_ms,
-        points=detector.decision_points,
-    )
+    controller = make_controller(detector, profile)
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
     progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
     return Model(bundle, detector, controller, name, cache, fallbacks)
+
+
+def make_controller(detector: Detector, profile: Profile) -> DepthController:
+    """The controller of a detector with the times of a profile that covers it.
+
+    With decision points every configuration may be chosen; without, those that are compiled.
+    """
+    bundle = detector.bundle
+    configs = list(bundle.space.all()) if detector.decision_points else detector.configs
+    config_ms = {rung.config: rung.latency_ms for rung in profile.rungs(bundle)}
+    return DepthController(
+        bundle.space,
+        profile.step_ms,
+        {config: bundle.average_precision(config) for config in configs},
+        preprocess_ms=profile.idle_ms(profile.preprocess),
+        postprocess_ms=profile.idle_ms(profile.postprocess),
+        points=detector.decision_points,
+        config_ms={config: ms for config, ms in config_ms.items() if config in configs},
+    )
 
 
 def _engine_cache(cache_dir: str) -> EngineCache | None:

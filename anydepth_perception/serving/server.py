@@ -116,7 +116,7 @@ class FrameServer:
         frame = decode(pending.message)
         budget_ms = settings.deadline_ms - self._age_ms(pending) if settings.deadline_ms else None
         chosen_s = self._clock()
-        plan = controller.begin(budget_ms)
+        plan = controller.open(budget_ms)
         result = self.model.detector.detect(
             frame.image,
             plan,

@@ -15,9 +15,9 @@ import numpy as np
 from anydepth_perception.aisle import AisleScene
 from anydepth_perception.backends import BackendError
 from anydepth_perception.bundle import BundleError
-from anydepth_perception.depth.controller import DepthController
 from anydepth_perception.detection.detector import Detections, Detector
 from anydepth_perception.profile import fingerprint, measure_profile
+from anydepth_perception.serving.model import make_controller
 from anydepth_perception.tools.arguments import fail
 from anydepth_perception.tools.bench.figures import HostFigures, NotMeasured, RungFigures, Transports, transport_lines
 from anydepth_perception.tools.environment import bench_seconds, use_own_ros_domain
@@ -138,10 +138,9 @@ def measure_frames(
 
 
 def controller_us(detector: Detector, calls: int = 2000) -> float:
-    """Median time of one `choose` and one `observe`, in microseconds."""
+    """Median time of all that the controller does about one frame, in microseconds."""
     profile = measure_profile(detector, 3)
-    bundle = detector.bundle
-    controller = DepthController(bundle.space, profile.rungs(bundle), profile.step_ms, profile.host_ms)
+    controller = make_controller(detector, profile)
     rungs = controller.ladder.rungs
     times = []
     for index in range(calls):

@@ -1,0 +1,116 @@
+"""What a decision point has learnt: how much longer than profiled the rest of a frame takes, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+
+from anydepth_perception.depth.completions import BIN
+
+LOWEST, HIGHEST = -1.0, 3.0
+"""Residuals beyond these count as these: e^3 is twenty times the time that was expected."""
+
+LOW_BIN = round(LOWEST / BIN)
+_HIGH = round(HIGHEST / BIN)
+Features = tuple[float, float, float]
+"""Deviations of ln(slowdown) from its slow mean: of the last frames, of this frame so far, of its last group."""
+
+NO_FEATURES: Features = (0.0, 0.0, 0.0)
+_INITIAL_WEIGHTS: Features = (0.5, 0.2, 0.1)
+_INITIAL_RESIDUALS = tuple(-0.15 + 0.4 * index / 11 for index in range(12))
+_PRIOR = 2e-3
+_CLIPPED = 0.5
+
+
+class ResidualWindow:
+    """The last residuals ln(actual / expected) of what ran after a decision point, as counts by bins.
+
+    `counts[k - LOW_BIN + 1]` frames had a residual of bin k or less.
+    """
+
+    __slots__ = ("_bins", "_cautious", "_length", "counts")
+
+    def __init__(self, length: int) -> None:
+        """Keeps `length` residuals, at least 1; a dozen cautious ones stand for those of a machine not yet seen.
+
+        They leave one by one with every second one that is seen.
+        """
+        self._length = length
+        self._cautious = 0
+        self._bins: deque[int] = deque()
+        self.counts = np.zeros(_HIGH - LOW_BIN + 2)
+        for residual in _INITIAL_RESIDUALS:
+            self.add(residual)
+        self._cautious = 2 * len(_INITIAL_RESIDUALS)
+
+    @property
+    def size(self) -> int:
+        """Number of residuals."""
+        return len(self._bins)
+
+    def add(self, residual: float) -> None:
+        """Takes a residual in, and the oldest one out of a full window."""
+        found = min(_HIGH, max(LOW_BIN, math.ceil(residual / BIN - 0.5))) - LOW_BIN + 1
+        self._bins.append(found)
+        self._cautious = max(0, self._cautious - 1)
+        if len(self._bins) <= self._length and not self._cautious % 2:
+            self.counts[found:] += 1.0
+            return
+        oldest = self._bins.popleft()
+        if oldest < found:
+            self.counts[oldest:found] -= 1.0
+        elif oldest > found:
+            self.counts[found:oldest] += 1.0
+
+    def quantile(self, level: float) -> float:
+        """The residual that a share `level` of frames does not exceed."""
+        return float(np.searchsorted(self.counts, level * self.size - 1e-9) - 1 + LOW_BIN) * BIN
+
+
+class Predictor:
+    """Linear prediction of the rest's ln(slowdown) from `Features`, by least squares that forget.
+
+    On a machine whose load stays the same within a frame the frame so far tells most; on one that others interrupt,
+    the frames before do. The weights are learnt where it is used.
+    """
+
+    __slots__ = ("_forgetting", "_moments", "_products", "weights")
+
+    def __init__(self, forgetting: float) -> None:
+        """`forgetting` in (0, 1) is the weight of the sums of one frame ago."""
+        self._forgetting = forgetting
+        self._moments = [0.05, 0.0, 0.0, 0.05, 0.0, 0.05]
+        self._products = [0.05 * weight for weight in _INITIAL_WEIGHTS]
+        self.weights = _INITIAL_WEIGHTS
+
+    def __call__(self, x: Features) -> float:
+        """Deviation of ln(slowdown) from its slow mean, in [-1, 1]."""
+        a, b, c = self.weights
+        return min(1.0, max(-1.0, a * x[0] + b * x[1] + c * x[2]))
+
+    def observe(self, x: Features, predicted: float, residual: float) -> None:
+        """Learns that `residual` was missing from `predicted`; outliers count as half an e-fold."""
+        target = predicted + min(_CLIPPED, max(-_CLIPPED, residual))
+        a, b, c = x
+        f = self._forgetting
+        aa, ab, ac, bb, bc, cc = self._moments
+        self._moments = [f * aa + a * a, f * ab + a * b, f * ac + a * c, f * bb + b * b, f * bc + b * c, f * cc + c * c]
+        p, q, r = self._products
+        self._products = [f * p + a * target, f * q + b * target, f * r + c * target]
+
+    def solve(self) -> None:
+        """Makes the weights those of all that was observed."""
+        aa, ab, ac, bb, bc, cc = self._moments
+        aa, bb, cc = aa + _PRIOR, bb + _PRIOR, cc + _PRIOR
+        p, q, r = self._products
+        # Cramer's rule; the ridge keeps the determinant above 0.
+        ca, cb, cd = bb * cc - bc * bc, ac * bc - ab * cc, ab * bc - ac * bb
+        determinant = aa * ca + ab * cb + ac * cd
+        da, db, dc = aa * cc - ac * ac, ab * ac - aa * bc, aa * bb - ab * ab
+        self.weights = (
+            (ca * p + cb * q + cd * r) / determinant,
+            (cb * p + da * q + db * r) / determinant,
+            (cd * p + db * q + dc * r) / determinant,
+        )
