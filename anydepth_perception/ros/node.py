@@ -17,6 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.depth.space import DepthConfig
+from anydepth_perception.profile.events import OverCurrent
 from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.camera import Camera, output_prefixes
@@ -245,7 +246,8 @@ class DetectorNode(LifecycleNode, ProcessNode):
         system = self._system.look(_free_depth_ms(self._settings, model, summary))
         values |= system_values(system.load)
         for event in system.events:
-            self.get_logger().info(str(event))
+            if not isinstance(event, OverCurrent):  # a board at its limit has some each second: diagnostics warn of it
+                self.get_logger().info(str(event))
         health = worst([self._own_health(model), *(health for _, health in camera_healths), *system.warnings])
         statuses = [status(f"{name}: detector", hardware_id, health, values)]
         for camera, camera_health in camera_healths:
