@@ -11,13 +11,15 @@ from pathlib import Path
 
 import psutil
 
+from anydepth_perception.profile.files import read_number, read_text
 from anydepth_perception.profile.load import CpuLoad
 
 UNKNOWN = "unknown"
 IDLE_LOAD = 0.2
 """Times count as those of an idle machine while other processes take less than this share of the CPUs."""
 
-_MAX_FILE_BYTES = 1 << 20
+_MAX_CONF_BYTES = 1 << 20
+_MAX_NUMBER = 10**15
 _ROOT = Path("/")
 
 
@@ -72,14 +74,14 @@ class LoadWatch:
     def state(self) -> LoadState:
         """The load since the start, and the clocks as they are now: read them right after the work."""
         cpus = self._root / "sys" / "devices" / "system" / "cpu"
-        governors = sorted({text for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor") if (text := _read(path))})
+        governors = {read_text(path) for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
         limits = _numbers(cpus, "cpu[0-9]*/cpufreq/scaling_max_freq")
         floors = _numbers(cpus, "cpu[0-9]*/cpufreq/scaling_min_freq")
         current = _numbers(cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq")
         gpu = _numbers(self._root / "sys" / "class" / "devfreq", "*.g[apv][u0-9]*/cur_freq")
         return LoadState(
             others_cpu_load=self._others_cpu_load(),
-            cpu_governor=", ".join(governors) or UNKNOWN,
+            cpu_governor=", ".join(sorted(governors)) or UNKNOWN,
             cpu_mhz=statistics.mean(current) / 1e3 if current else _virtual_cpu_mhz(),
             cpu_mhz_limit=max(limits) / 1e3 if limits else None,
             gpu_mhz=gpu[0] / 1e6 if gpu else None,
@@ -100,12 +102,13 @@ def power_mode(root: Path = _ROOT) -> str:
 
     A Jetson keeps the number of its mode in /var/lib/nvpmodel/status and the modes' names in /etc/nvpmodel.conf.
     """
-    status = re.search(r"pmode:\s*(\d{1,9})", _read(root / "var" / "lib" / "nvpmodel" / "status"))
+    status = re.search(r"pmode:\s*(\d{1,9})", read_text(root / "var" / "lib" / "nvpmodel" / "status"))
     if status is None:
-        return _read(root / "sys" / "firmware" / "acpi" / "platform_profile") or UNKNOWN
+        profile = read_text(root / "sys" / "firmware" / "acpi" / "platform_profile")
+        return profile if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", profile) else UNKNOWN
     number = int(status[1])
-    modes = _read(root / "etc" / "nvpmodel.conf")
-    named = re.search(rf"<\s*POWER_MODEL\s+ID\s*=\s*0*{number}\s+NAME\s*=\s*(\S+)", modes)
+    modes = read_text(root / "etc" / "nvpmodel.conf", _MAX_CONF_BYTES)
+    named = re.search(rf"<\s*POWER_MODEL\s+ID\s*=\s*0*{number}\s+NAME\s*=\s*(\S{{1,40}})", modes)
     return f"{named[1].rstrip('>')} (nvpmodel {number})" if named else f"nvpmodel {number}"
 
 
@@ -119,14 +122,5 @@ def _virtual_cpu_mhz() -> float | None:
 
 
 def _numbers(folder: Path, pattern: str) -> list[int]:
-    texts = [_read(path) for path in sorted(folder.glob(pattern))]
-    return [int(text) for text in texts if re.fullmatch(r"\d{1,15}", text)]
-
-
-def _read(path: Path) -> str:
-    """The text of a small file; empty where there is none that can be read."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(_MAX_FILE_BYTES).strip()
-    except (OSError, ValueError):
-        return ""
+    numbers = [read_number(path, 0, _MAX_NUMBER) for path in sorted(folder.glob(pattern))]
+    return [number for number in numbers if number is not None]

@@ -60,15 +60,14 @@ def frame_values(summary: FrameSummary) -> dict[str, object]:
 
 
 def detector_values(
-    settings: Settings, model: Model | None, summary: FrameSummary, cpu_load: float | None, memory_bytes: int | None
+    settings: Settings, model: Model | None, summary: FrameSummary, memory_bytes: int | None
 ) -> dict[str, object]:
-    """What the status of the whole node holds beside its state, for the key-value part.
+    """What the status of the whole node holds beside its state and the machine's, for the key-value part.
 
     Args:
         settings: those in force.
         model: what serves, None while nothing is loaded.
         summary: of the frames of all cameras.
-        cpu_load: busy share of the CPUs in [0, 1], None where the system does not say.
         memory_bytes: of this process, None where the system does not say.
     """
     values: dict[str, object] = {
@@ -82,7 +81,6 @@ def detector_values(
         "slowdown": model.controller.state.inference_slowdown if model is not None else None,
     }
     values |= frame_values(summary)
-    values["cpu_percent"] = 100.0 * cpu_load if cpu_load is not None else None
     values["memory_mib"] = memory_bytes / 2**20 if memory_bytes is not None else None
     return values
 

@@ -15,16 +15,20 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 
-from anydepth_perception.profile.load import CpuLoad, process_memory_bytes
+from anydepth_perception.depth.controller import AUTO
+from anydepth_perception.depth.space import DepthConfig
+from anydepth_perception.profile.events import OverCurrent
+from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.camera import Camera, output_prefixes
 from anydepth_perception.ros.declaration import declare, unknown_overrides
 from anydepth_perception.ros.diagnostics import Health, detector_values, diagnostic_array, frame_values, status, worst
 from anydepth_perception.ros.process import ProcessNode, RosLogHandler, StopRequest, one_line
+from anydepth_perception.ros.system import SystemWatch, system_values
 from anydepth_perception.serving.model import Model, load_model, load_next_model
 from anydepth_perception.serving.server import FrameServer
-from anydepth_perception.serving.settings import TABLE, ParameterError
-from anydepth_perception.serving.statistics import summarise
+from anydepth_perception.serving.settings import TABLE, ParameterError, Settings
+from anydepth_perception.serving.statistics import FrameSummary, summarise
 from anydepth_perception.serving.worker import Worker, steady_s
 
 _DIAGNOSTICS_PERIOD_S = 1.0
@@ -50,7 +54,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         self._left_behind = False
         self._cameras: list[Camera] = []
         self._frames: Publisher | None = None
-        self._cpu_load = CpuLoad()
+        self._system = SystemWatch()
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("anydepth_perception").addHandler(self._log_handler)
         self._settings, self._refused = declare(self)
@@ -238,8 +242,13 @@ class DetectorNode(LifecycleNode, ProcessNode):
         camera_healths = [(camera, camera.health()) for camera in self._cameras]
         summary = summarise([camera.statistics for camera in self._cameras], now_s)
         values: dict[str, object] = {"state": self._state}
-        values |= detector_values(self._settings, model, summary, self._cpu_load.sample(), process_memory_bytes())
-        health = worst([self._own_health(model), *(health for _, health in camera_healths)])
+        values |= detector_values(self._settings, model, summary, process_memory_bytes())
+        system = self._system.look(_free_depth_ms(self._settings, model, summary))
+        values |= system_values(system.load)
+        for event in system.events:
+            if not isinstance(event, OverCurrent):  # a board at its limit has some each second: diagnostics warn of it
+                self.get_logger().info(str(event))
+        health = worst([self._own_health(model), *(health for _, health in camera_healths), *system.warnings])
         statuses = [status(f"{name}: detector", hardware_id, health, values)]
         for camera, camera_health in camera_healths:
             camera_values = frame_values(camera.statistics.summary(now_s))
@@ -271,6 +280,13 @@ class DetectorNode(LifecycleNode, ProcessNode):
                 return response
 
         service.callback = guarded
+
+
+def _free_depth_ms(settings: Settings, model: Model | None, summary: FrameSummary) -> float | None:
+    """Profiled inference time at the depth of the newest frame; None where depth is fixed or nothing is served."""
+    if model is None or summary.depth is None or settings.depth != AUTO:
+        return None
+    return model.controller.latency_ms(DepthConfig.parse(summary.depth))
 
 
 def _named(error: Exception) -> str:

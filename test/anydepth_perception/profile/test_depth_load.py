@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from anydepth_perception.profile.load import CpuLoad, process_memory_bytes
+from anydepth_perception.profile.load import CoreLoads, CpuLoad, process_memory_bytes
 
 Times = type(psutil.cpu_times())
 
@@ -57,6 +57,39 @@ def test_load_of_this_machine_is_a_share() -> None:
             break
     assert sample is not None
     assert 0.0 <= sample <= 1.0
+
+
+def tell_cores(monkeypatch: pytest.MonkeyPatch, *busy_and_idle_s: tuple[float, float]) -> None:
+    """Lets psutil tell of these times of each CPU."""
+    zeros = dict.fromkeys(Times._fields, 0.0)
+    cores = [Times(**{**zeros, "user": busy, "idle": idle}) for busy, idle in busy_and_idle_s]
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: cores)
+
+
+def test_load_of_each_cpu_is_its_busy_share_since_the_last_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_cores(monkeypatch, (10.0, 10.0), (5.0, 5.0))
+    loads = CoreLoads()
+    tell_cores(monkeypatch, (10.3, 10.7), (6.0, 5.0))
+    assert loads.sample() == pytest.approx((0.3, 1.0))
+    assert loads.sample() == ()
+    tell_cores(monkeypatch, (10.3, 11.7), (6.5, 5.5))
+    assert loads.sample() == pytest.approx((0.0, 0.5))
+
+
+def test_cpu_that_goes_starts_the_loads_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_cores(monkeypatch, (10.0, 10.0), (5.0, 5.0))
+    loads = CoreLoads()
+    tell_cores(monkeypatch, (10.5, 10.5))
+    assert loads.sample() == ()
+    tell_cores(monkeypatch, (11.0, 11.0))
+    assert loads.sample() == pytest.approx((0.5,))
+
+
+def test_cpu_whose_time_stands_still_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_cores(monkeypatch, (10.0, 10.0), (5.0, 5.0))
+    loads = CoreLoads()
+    tell_cores(monkeypatch, (11.0, 10.0), (5.0, 5.0))
+    assert loads.sample() == pytest.approx((1.0, 0.0))
 
 
 def test_memory_of_this_process_is_plausible() -> None:
