@@ -183,7 +183,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
             model,
             self._cameras,
             lambda: self._settings,
-            lambda: worker.has_waiting_frame,
+            worker,
             reload=lambda failing, reason: load_next_model(failing, reason, self._settings, self._on_progress),
         )
         worker.start(len(self._cameras), self._server.serve)

@@ -16,7 +16,7 @@ from anydepth_perception.detection.detector import DetectionResult
 from anydepth_perception.detection.images import byte_array
 from anydepth_perception.profile import Profile, StepTimer, measure_profile
 from anydepth_perception.serving.model import Model, load_model
-from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.scheduler import NewestFrames, PendingFrame
 from anydepth_perception.serving.server import FrameServer
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
@@ -58,7 +58,7 @@ class Camera:
 def serve(model: Model, deadline_ms: float, depth: str = "auto") -> str:
     """The depth that a frame ran at."""
     camera, settings = Camera(), Settings(deadline_ms=deadline_ms, depth=depth)
-    server = FrameServer(model, [camera], lambda: settings, lambda: False, clock=lambda: 10.0)
+    server = FrameServer(model, [camera], lambda: settings, NewestFrames(1), clock=lambda: 10.0)
     data = byte_array(np.random.default_rng(0).integers(0, 256, 64 * 64 * 3, np.uint8))
     message = SimpleNamespace(height=64, width=64, step=192, encoding="rgb8", is_bigendian=0, data=data)
     server.serve(PendingFrame(0, message, 10.0, 0.0))
