@@ -18,7 +18,9 @@ from anydepth_perception.ros.qos import PROFILE_VARIABLES
 from anydepth_perception.serving.settings import DEFAULTS, TABLE, typed
 
 PACKAGE = "anydepth_perception"
-PARAMETER_ARGUMENTS = ("image_topics", "image_transport", "model", "backend", "depth", "deadline_ms", "autostart")
+PARAMETER_ARGUMENTS = (
+    "image_topics", "image_transport", "model", "backend", "depth", "deadline_ms", "camera_deadlines_ms", "autostart"
+)
 """Parameters that are launch arguments too; one left empty keeps what params_file says."""
 
 

@@ -16,9 +16,9 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import Frame, fill_image
 from anydepth_perception.ros import messages, qos
-from anydepth_perception.ros.diagnostics import Health, WarningThrottle
+from anydepth_perception.ros.diagnostics import Health, WarningThrottle, clock_health, worst
 from anydepth_perception.ros.process import one_line
-from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.scheduler import CountedAge, PendingFrame
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
 from anydepth_perception.serving.worker import steady_s
@@ -63,6 +63,7 @@ class Camera:
         class_names: Sequence[str],
         frames: Publisher,
         enqueue: Callable[[PendingFrame[Image | CompressedImage]], bool],
+        counted_age: Callable[[int], CountedAge | None],
     ) -> None:
         """Advertises the outputs under `prefix` and subscribes to `topic`.
 
@@ -70,6 +71,7 @@ class Camera:
             index: the camera's index in the pending frames.
             frames: publisher of the reports on single frames, shared by the cameras.
             enqueue: takes a frame without waiting; True when it replaced one that waited.
+            counted_age: how old the stamps of a camera are, given its index, where scheduling does not count all of it.
         """
         self.statistics = FrameStatistics()
         self._node = node
@@ -79,6 +81,7 @@ class Camera:
         self._messages = messages.DetectionMessages(messages.class_ids(class_names, settings.class_id_format))
         self._frames = frames
         self._enqueue = enqueue
+        self._counted_age = counted_age
         self._warnings = WarningThrottle()
         self._warned_of_stamp = False
         self._last_image_s = steady_s()
@@ -106,6 +109,11 @@ class Camera:
         )
         self.topic: str = self._subscription.topic_name
         """Fully qualified name of the image topic, after remapping."""
+
+    @property
+    def deadline_ms(self) -> float:
+        """The deadline of this camera that is in force, milliseconds; 0 is off."""
+        return self._settings.deadline_of_camera_ms(self._index)
 
     def update(self, settings: Settings) -> None:
         """Takes what is live of new settings: the deadline, and the score threshold that the class names are told with.
@@ -156,7 +164,7 @@ class Camera:
             self._node.get_logger().debug("".join(traceback.format_exception(error)))
 
     def health(self) -> Health:
-        """Endpoints whose QoS does not match, no image for `IMAGE_TIMEOUT_S`, or frames that fail; else OK."""
+        """Endpoints whose QoS does not match, no image for `IMAGE_TIMEOUT_S`, frames that fail, old stamps; else OK."""
         silent_s = steady_s() - self._last_image_s
         if self._unmatched_output:
             topic = self._detections.topic_name
@@ -167,7 +175,8 @@ class Camera:
                 text = f"incompatible QoS on {topic}: published as {offered}, requested by {'; '.join(subscribers)}"
                 return Health(DiagnosticStatus.ERROR, text)
         if silent_s <= IMAGE_TIMEOUT_S:
-            return self._failing() or self._losses()
+            clock = clock_health(self.topic, self._counted_age(self._index))
+            return self._failing() or (worst([clock, self._losses()]) if clock is not None else self._losses())
         if self._unmatched_input:
             publishers = qos.incompatible_publishers(self._node, self.topic, self._image_qos)
             self._unmatched_input = bool(publishers)
@@ -208,7 +217,7 @@ class Camera:
         self._last_image_s = arrival_s
         age_s = self._age_s(message.header)
         self.statistics.count("received")
-        deadline_ms = self._settings.deadline_ms
+        deadline_ms = self.deadline_ms
         deadline_s = arrival_s - age_s + deadline_ms * 1e-3 if deadline_ms else math.inf
         if self._enqueue(PendingFrame(self._index, message, arrival_s, age_s, deadline_s)):
             self.statistics.count("replaced")

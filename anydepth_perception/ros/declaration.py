@@ -50,7 +50,11 @@ def declare(node: Node) -> tuple[Settings, dict[str, str]]:
             values[name] = check(name, value)
         except ParameterError as error:
             refused[name] = str(error)
-    return Settings.from_values(values), refused
+    try:
+        return Settings.from_values(values), refused
+    except ParameterError as error:  # the only values that can contradict others
+        refused["camera_deadlines_ms"] = str(error)
+        return Settings.from_values({**values, "camera_deadlines_ms": DEFAULTS["camera_deadlines_ms"]}), refused
 
 
 def unknown_overrides(node: Node) -> list[str]:

@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from anydepth_perception.ros.messages import key_values
 from anydepth_perception.serving.model import Model
+from anydepth_perception.serving.scheduler import CountedAge
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameSummary
 
@@ -43,6 +44,21 @@ def worst(healths: list[Health]) -> Health:
     level = max((health.level for health in healths), default=DiagnosticStatus.OK)
     reasons = [health.reason for health in healths if health.level != DiagnosticStatus.OK]
     return Health(level, "; ".join(reasons) if reasons else healths[0].reason if healths else "")
+
+
+def clock_health(topic: str, age: CountedAge | None) -> Health | None:
+    """A warning of stamps that are older than scheduling believes, None where they are not."""
+    if age is None:
+        return None
+    text = (
+        f"stamps of {topic} are {_duration(age.usual_s)} old; scheduling counts at most {_duration(age.most_s)}; "
+        f"is the camera's clock behind, or its transport slower than the deadline?"
+    )
+    return Health(DiagnosticStatus.WARN, text)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1.0 else f"{seconds * 1e3:.0f} ms"
 
 
 def frame_values(summary: FrameSummary) -> dict[str, object]:

@@ -92,6 +92,8 @@ def frame_status(name: str, header: Header, report: FrameReport) -> DiagnosticSt
         "inference_ms": report.inference_ms,
         "postprocess_ms": report.postprocess_ms,
         "deadline_ms": report.deadline_ms,
+        "budget_ms": report.budget.own_ms,
+        "shared_budget_ms": report.budget.shared_ms,
         "missed": str(report.missed).lower(),
     }
     level = DiagnosticStatus.WARN if report.missed else DiagnosticStatus.OK

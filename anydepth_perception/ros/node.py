@@ -181,13 +181,14 @@ class DetectorNode(LifecycleNode, ProcessNode):
                 class_names=model.bundle.class_names,
                 frames=self._frames,
                 enqueue=worker.put,
+                counted_age=worker.counted_age,
             )
             self._cameras.append(camera)
         self._server = FrameServer(
             model,
             self._cameras,
             lambda: self._settings,
-            lambda: worker.has_waiting_frame,
+            worker,
             reload=lambda failing, reason: load_next_model(failing, reason, self._settings, self._on_progress),
         )
         worker.start(len(self._cameras), self._server.serve)
@@ -251,7 +252,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         health = worst([self._own_health(model), *(health for _, health in camera_healths), *system.warnings])
         statuses = [status(f"{name}: detector", hardware_id, health, values)]
         for camera, camera_health in camera_healths:
-            camera_values = frame_values(camera.statistics.summary(now_s))
+            camera_values = {"deadline_ms": camera.deadline_ms, **frame_values(camera.statistics.summary(now_s))}
             statuses.append(status(f"{name}: {camera.topic}", hardware_id, camera_health, camera_values))
         self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), statuses))
 

@@ -39,7 +39,7 @@ def _yaml_value(value: Value) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         # A parameter file cannot hold an empty list, for want of a type.
-        return "[" + ", ".join(value) + "]" if value else '[""]'
+        return "[" + ", ".join(map(str, value)) + "]" if value else '[""]'
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

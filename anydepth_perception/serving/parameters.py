@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
@@ -16,7 +17,7 @@ DEPTH_CHOICES = "'auto', 'full', 'base' or a depth configuration like 'FFEE.FFEE
 
 _TOPIC = re.compile(r"(~/|/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
-Value = bool | int | float | str | tuple[str, ...]
+Value = bool | int | float | str | tuple[str, ...] | tuple[float, ...]
 """What a parameter can hold."""
 
 Parsed = TypeVar("Parsed", bound=Value, covariant=True)
@@ -38,7 +39,7 @@ class Kind(Protocol[Parsed]):
     """What a parameter may hold. A new kind is a frozen dataclass with these four."""
 
     type_name: ClassVar[str]
-    """The type's name in the documentation: bool, int, double, string or string list."""
+    """The type's name in the documentation: bool, int, double, double list, string or string list."""
 
     @property
     def accepted(self) -> str:
@@ -129,6 +130,39 @@ class Number:
         """A number as Python writes it."""
         try:
             return float(text)
+        except ValueError:
+            return text
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Finite numbers between two inclusive bounds, any number of them."""
+
+    minimum: float
+    maximum: float
+    type_name: ClassVar[str] = "double list"
+
+    @property
+    def accepted(self) -> str:
+        """In words."""
+        return f"a list of numbers in [{self.minimum:g}, {self.maximum:g}], or an empty one"
+
+    def parse(self, value: object, known: Known) -> tuple[float, ...]:
+        """As floats in their order; `[""]` is how a parameter file writes an empty list."""
+        if not isinstance(value, (list, tuple, array)):
+            raise _refusal(value)
+        if list(value) == [""]:
+            return ()
+        one = Number(self.minimum, self.maximum)
+        try:
+            return tuple(one.parse(item, known) for item in value)
+        except RefusedValueError as error:
+            raise RefusedValueError(f"{shown(value)}, with {error}") from error
+
+    def from_text(self, text: str) -> object:
+        """Numbers between commas, with or without brackets."""
+        try:
+            return [float(part) for part in _split(text)]
         except ValueError:
             return text
 

@@ -13,7 +13,7 @@ from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import CameraMessage, Frame, decode
 from anydepth_perception.serving.model import Model
-from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, PendingFrame
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
 from anydepth_perception.serving.thresholds import thresholds_by_class
@@ -45,6 +45,20 @@ class FrameOutputs(Protocol):
         """A frame that the detector or the publication failed on."""
 
 
+class OtherFrames(Protocol):
+    """What the server asks of the frames that wait or are to come; a `Worker` and `NewestFrames` answer."""
+
+    @property
+    def has_waiting_frame(self) -> bool:
+        """Whether a frame of any camera waits."""
+
+    def shared_budget_ms(self, now_s: float, is_hopeless: Callable[[float], bool]) -> float | None:
+        """What a frame may take so that others can be in time too, milliseconds; None where nothing bounds it."""
+
+    def next_frame(self, camera: int, now_s: float) -> ExpectedFrame | None:
+        """The frame that a camera is expected to send next, None where none is."""
+
+
 class FrameServer:
     """Serves one frame at a time, in the worker thread."""
 
@@ -53,7 +67,7 @@ class FrameServer:
         model: Model,
         cameras: Sequence[FrameOutputs],
         settings: Callable[[], Settings],
-        has_waiting_frame: Callable[[], bool],
+        others: OtherFrames,
         *,
         reload: Callable[[Model, str], Model] | None = None,
         clock: Callable[[], float] = steady_s,
@@ -64,14 +78,14 @@ class FrameServer:
             model: what to serve with.
             cameras: where the results go, by camera.
             settings: asked for every frame.
-            has_waiting_frame: whether another frame waits, asked when one is late.
+            others: the frames beside the one being served.
             reload: makes a model on another backend, given the one that fails and why; None leaves no choice.
             clock: the steady clock, seconds.
         """
         self.model = model
         self._cameras = cameras
         self._settings = settings
-        self._has_waiting_frame = has_waiting_frame
+        self._others = others
         self._reload = reload
         self._clock = clock
         self._depth = ""
@@ -109,14 +123,15 @@ class FrameServer:
     def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
         settings, controller = self._settings(), self.model.controller
         self._apply_depth(settings.depth)
+        deadline_ms = settings.deadline_of_camera_ms(pending.camera)
         queue_ms = self._age_ms(pending)
-        if settings.late_policy == "drop" and self._is_hopeless(settings.deadline_ms, queue_ms):
+        if settings.late_policy == "drop" and self._gives_way(pending, deadline_ms):
             camera.statistics.count("dropped")
             return
         frame = decode(pending.message)
-        budget_ms = settings.deadline_ms - self._age_ms(pending) if settings.deadline_ms else None
+        budget = self._budget(pending, deadline_ms)
         chosen_s = self._clock()
-        plan = controller.open(budget_ms)
+        plan = controller.open(budget.ms)
         result = self.model.detector.detect(
             frame.image,
             plan,
@@ -138,7 +153,8 @@ class FrameServer:
             preprocess_ms=result.preprocess_ms,
             inference_ms=result.inference_ms,
             postprocess_ms=result.postprocess_ms,
-            deadline_ms=settings.deadline_ms,
+            deadline_ms=deadline_ms,
+            budget=budget,
         )
         camera.report(pending, frame, result, report)
 
@@ -167,8 +183,25 @@ class FrameServer:
     def _age_ms(self, pending: PendingFrame[CameraMessage]) -> float:
         return (self._clock() - pending.capture_s) * 1e3
 
-    def _is_hopeless(self, deadline_ms: float, age_ms: float) -> bool:
-        """Whether a newer frame waits and even an idle machine at base would miss."""
-        if not deadline_ms or not self._has_waiting_frame():
+    def _budget(self, pending: PendingFrame[CameraMessage], deadline_ms: float) -> Budget:
+        """What a frame of a camera with this deadline may take from now on; 0 is no deadline."""
+        own_ms = deadline_ms - self._age_ms(pending) if deadline_ms else None
+        return Budget(own_ms, self._others.shared_budget_ms(self._clock(), self.model.controller.is_hopeless))
+
+    def _gives_way(self, pending: PendingFrame[CameraMessage], deadline_ms: float) -> bool:
+        """Whether a frame is hopeless, and another waits or the camera's next one comes before it could be done.
+
+        The next one counts only where it has hope itself: else each frame would be given up for the one after it.
+        """
+        is_hopeless = self.model.controller.is_hopeless
+        if not deadline_ms or not is_hopeless(deadline_ms - self._age_ms(pending)):
             return False
-        return self.model.controller.is_hopeless(deadline_ms - age_ms)
+        if self._others.has_waiting_frame:
+            return True
+        now_s = self._clock()
+        newer = self._others.next_frame(pending.camera, now_s)
+        return (
+            newer is not None
+            and is_hopeless((newer.arrival_s - now_s) * 1e3)
+            and not is_hopeless((newer.deadline_s - newer.arrival_s) * 1e3)
+        )

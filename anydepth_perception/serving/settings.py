@@ -17,6 +17,7 @@ from anydepth_perception.serving.parameters import (
     Kind,
     Known,
     Number,
+    Numbers,
     RefusedValueError,
     Text,
     Thresholds,
@@ -109,10 +110,18 @@ class Settings:
         "Milliseconds from camera stamp to published detections that auto has to meet; 0 is off, and auto runs full.",
         live=True,
     )
+    camera_deadlines_ms: tuple[float, ...] = _parameter(
+        (),
+        Numbers(0.0, 60000.0),
+        "Deadlines of the single cameras, one for each of image_topics in their order; 0 is off for that camera. "
+        "Empty: deadline_ms for all.",
+        live=True,
+    )
     late_policy: str = _parameter(
         "run_base",
         Choice(("run_base", "drop")),
-        "A frame that no depth can serve in time: run_base serves it at base; drop skips it if a newer one waits.",
+        "A frame that no depth can serve in time: run_base serves it at base; drop skips it if another one waits, or "
+        "the camera's next one arrives before it would be done.",
         live=True,
     )
     score_threshold: float = _parameter(
@@ -152,7 +161,7 @@ class Settings:
         """Validated settings; parameters that `values` lacks take their default.
 
         Raises:
-            ParameterError: for the first value that is refused, or an unknown name.
+            ParameterError: for the first value that is refused, an unknown name, or values that contradict each other.
         """
         return cls().updated(values, configured=False)
 
@@ -173,7 +182,7 @@ class Settings:
             class_names: its class names, None when there is no bundle yet.
 
         Raises:
-            ParameterError: for the first value that is refused, or an unknown name.
+            ParameterError: for the first value that is refused, an unknown name, or values that contradict each other.
         """
         accepted: dict[str, Any] = {}  # `replace` takes each field in its own type, which no mapping can say
         for name, value in values.items():
@@ -183,7 +192,18 @@ class Settings:
                     f"{name} is read-only while the node is configured: clean the node up first, or restart it"
                 )
             accepted[name] = checked
-        return dataclasses.replace(self, **accepted)
+        settings = dataclasses.replace(self, **accepted)
+        deadlines, cameras = len(settings.camera_deadlines_ms), len(settings.image_topics)
+        if deadlines not in (0, cameras):
+            raise ParameterError(
+                f"camera_deadlines_ms must have one number for each of image_topics, or none; got {deadlines} for "
+                f"{cameras} topics"
+            )
+        return settings
+
+    def deadline_of_camera_ms(self, camera: int) -> float:
+        """The deadline of the camera with this index in `image_topics`, milliseconds; 0 is off."""
+        return self.camera_deadlines_ms[camera] if self.camera_deadlines_ms else self.deadline_ms
 
 
 TABLE: dict[str, ParameterInfo] = {field.name: field.metadata["info"] for field in dataclasses.fields(Settings)}

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from anydepth_perception.serving.scheduler import Budget
+
 _WINDOW_S = 5.0
 
 
@@ -18,7 +20,8 @@ class FrameReport:
     """How one frame was served; times in milliseconds.
 
     `latency_ms` runs from the camera's stamp to the published detections; `queue_ms` is the part before the worker
-    took the frame: transport and waiting. `deadline_ms` 0 means that there was no deadline.
+    took the frame: transport and waiting. `deadline_ms` is that of the camera, 0 means that there was none. `budget` is
+    what the controller chose by.
     """
 
     depth: str
@@ -29,6 +32,7 @@ class FrameReport:
     inference_ms: float
     postprocess_ms: float
     deadline_ms: float
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def missed(self) -> bool:
@@ -40,13 +44,15 @@ class FrameReport:
 class FrameCounts:
     """Frames since activation.
 
-    `lost` never arrived; `replaced` gave way to a newer one; `bad` could not be decoded; `dropped` were late beyond
-    rescue; `failed` met an error of the engine; `unstamped` had no usable stamp.
+    `shared` had less time than their own deadline left, for the sake of other frames; `lost` never arrived; `replaced`
+    gave way to a newer one; `bad` could not be decoded; `dropped` were late beyond rescue; `failed` met an error of the
+    engine; `unstamped` had no usable stamp.
     """
 
     received: int = 0
     served: int = 0
     missed: int = 0
+    shared: int = 0
     replaced: int = 0
     dropped: int = 0
     bad: int = 0
@@ -89,6 +95,7 @@ class FrameStatistics:
         with self._lock:
             self._counts.served += 1
             self._counts.missed += report.missed
+            self._counts.shared += report.budget.is_shared
             self._depth = report.depth
             self._first_s = now_s if self._first_s is None else self._first_s
             self._recent.append((now_s, report.latency_ms))

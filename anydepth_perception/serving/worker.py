@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from anydepth_perception.serving.scheduler import Message, NewestFrames, PendingFrame
+from anydepth_perception.serving.scheduler import CountedAge, ExpectedFrame, Message, NewestFrames, PendingFrame
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,7 +71,22 @@ class Worker(Generic[Message]):
     def has_waiting_frame(self) -> bool:
         """Whether a frame waits while another is being served."""
         with self._changed:
-            return bool(self._frames)
+            return self._frames.has_waiting_frame
+
+    def shared_budget_ms(self, now_s: float, is_hopeless: Callable[[float], bool]) -> float | None:
+        """As `NewestFrames.shared_budget_ms`."""
+        with self._changed:
+            return self._frames.shared_budget_ms(now_s, is_hopeless)
+
+    def next_frame(self, camera: int, now_s: float) -> ExpectedFrame | None:
+        """As `NewestFrames.next_frame`; None when stopped."""
+        with self._changed:
+            return self._frames.next_frame(camera, now_s) if self._serve is not None else None
+
+    def counted_age(self, camera: int) -> CountedAge | None:
+        """As `NewestFrames.counted_age`; None when stopped."""
+        with self._changed:
+            return self._frames.counted_age(camera) if self._serve is not None else None
 
     def stop(self, timeout_s: float) -> bool:
         """Serves no more frames; waits for the one being served. False when it did not end in time."""

@@ -16,7 +16,7 @@ from anydepth_perception.detection.detector import DetectionResult
 from anydepth_perception.detection.images import byte_array
 from anydepth_perception.profile import Profile, StepTimer, measure_profile
 from anydepth_perception.serving.model import Model, load_model
-from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.scheduler import NewestFrames, PendingFrame
 from anydepth_perception.serving.server import FrameServer
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
@@ -58,7 +58,7 @@ class Camera:
 def serve(model: Model, deadline_ms: float, depth: str = "auto") -> str:
     """The depth that a frame ran at."""
     camera, settings = Camera(), Settings(deadline_ms=deadline_ms, depth=depth)
-    server = FrameServer(model, [camera], lambda: settings, lambda: False, clock=lambda: 10.0)
+    server = FrameServer(model, [camera], lambda: settings, NewestFrames(1), clock=lambda: 10.0)
     data = byte_array(np.random.default_rng(0).integers(0, 256, 64 * 64 * 3, np.uint8))
     message = SimpleNamespace(height=64, width=64, step=192, encoding="rgb8", is_bigendian=0, data=data)
     server.serve(PendingFrame(0, message, 10.0, 0.0))
@@ -97,11 +97,10 @@ def test_frames_are_served_at_the_depth_that_the_deadline_leaves(model: Model) -
     assert serve(model, 0.0, depth="FFEF.d3") == "FFEF.d3"
 
 
-def test_within_a_frame_its_exit_is_dropped_before_its_stages(model: Model) -> None:
+def test_within_a_frame_what_is_left_of_it_is_shortened(model: Model) -> None:
     controller = model.controller
     controller.set_depth("auto")
-    assert str(controller.begin(1e4)) == "FFFF.d3"
-    assert controller.may_change == bool(model.detector.decision_points)
-    controller.decide("p5", 0.0)
-    shortened = str(controller.decide("exits", 1e4))
-    assert shortened == ("FFFF.d2" if model.detector.decision_points == ("p5", "exits") else "FFFF.d3")
+    controller.open(1e4)
+    assert str(controller.decide("stem", 0.0)) == "FFFF.d3"
+    decided = [str(controller.decide(point, 1e4)) for point in model.detector.decision_points]
+    assert decided[-1:] == (["FFFE.d2"] if model.detector.decision_points else [])

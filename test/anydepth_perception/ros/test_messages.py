@@ -11,8 +11,9 @@ from std_msgs.msg import Header
 from anydepth_perception.detection.detector import Detections
 from anydepth_perception.detection.images import Frame
 from anydepth_perception.ros.camera import output_prefixes, usable_age_s
-from anydepth_perception.ros.diagnostics import Health, WarningThrottle, frame_values, worst
+from anydepth_perception.ros.diagnostics import Health, WarningThrottle, clock_health, frame_values, worst
 from anydepth_perception.ros.messages import DetectionMessages, annotate, class_ids, frame_status, label_info
+from anydepth_perception.serving.scheduler import Budget, CountedAge
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
 
 NAMES = ("person", "crate", "cone")
@@ -94,6 +95,26 @@ def test_miss_percent_counts_dropped_frames_as_missed():
     statistics.count("dropped")
     values = frame_values(statistics.summary(1.5))
     assert values["miss_percent"] == 50.0 and values["frames_dropped"] == 1
+
+
+def test_stamps_older_than_scheduling_believes_are_a_warning_with_both_figures():
+    health = clock_health("/left/image_raw", CountedAge(5.02, 0.09))
+    assert health.level == DiagnosticStatus.WARN and "\n" not in health.reason
+    assert "stamps of /left/image_raw are 5.0 s old; scheduling counts at most 90 ms" in health.reason
+    assert clock_health("/left/image_raw", None) is None
+
+
+def test_frame_status_holds_both_budgets_and_nothing_where_there_is_none():
+    report = FrameReport("FFEE.FFEE", 2, 51.5, 3.0, 1.0, 40.0, 2.0, 0.0, Budget(None, 25.0))
+    values = {item.key: item.value for item in frame_status("/image_raw", header(), report).values}
+    assert (values["budget_ms"], values["shared_budget_ms"]) == ("", "25.000")
+
+
+def test_frames_that_had_less_time_for_the_sake_of_others_are_counted():
+    statistics = FrameStatistics()
+    for budget in (Budget(50.0, 25.0), Budget(50.0, 60.0), Budget(50.0, None)):
+        statistics.served(FrameReport("FFFF.FFFF", 0, 40.0, 1, 1, 1, 1, 50.0, budget), 1.0)
+    assert frame_values(statistics.summary(1.5))["frames_shared"] == 1
 
 
 def test_worst_health_names_all_that_is_not_well():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from array import array
 
 import pytest
 
@@ -24,6 +25,9 @@ def test_all_defaults_are_accepted_by_their_own_checks():
         ("deadline_ms", 50),
         ("deadline_ms", 0.0),
         ("deadline_ms", 60000.0),
+        ("camera_deadlines_ms", [90, 45.5, 0.0]),
+        ("camera_deadlines_ms", []),
+        ("camera_deadlines_ms", array("d", [90.0, 45.0])),
         ("score_threshold", 0),
         ("score_threshold", 1.0),
         ("max_detections", 1),
@@ -41,7 +45,7 @@ def test_all_defaults_are_accepted_by_their_own_checks():
     ],
 )
 def test_good_value_is_accepted(name, value):
-    assert check(name, value) == (tuple(value) if isinstance(value, list) else value)
+    assert check(name, value) == (tuple(value) if isinstance(value, (list, array)) else value)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,13 @@ def test_good_value_is_accepted(name, value):
         ("deadline_ms", True, "a number in [0, 60000]"),
         ("deadline_ms", "fast", "a number in [0, 60000]"),
         ("deadline_ms", None, "a number in [0, 60000]"),
+        ("camera_deadlines_ms", [50.0, -1.0], "a list of numbers in [0, 60000]"),
+        ("camera_deadlines_ms", [math.nan], "a list of numbers in [0, 60000]"),
+        ("camera_deadlines_ms", [math.inf], "a list of numbers in [0, 60000]"),
+        ("camera_deadlines_ms", ["50"], "a list of numbers in [0, 60000]"),
+        ("camera_deadlines_ms", [True], "a list of numbers in [0, 60000]"),
+        ("camera_deadlines_ms", 50.0, "a list of numbers in [0, 60000]"),
+        ("camera_deadlines_ms", None, "a list of numbers in [0, 60000]"),
         ("score_threshold", 1.01, "a number in [0, 1]"),
         ("max_detections", 0, "a whole number in [1, 1000]"),
         ("max_detections", 5.0, "a whole number in [1, 1000]"),
@@ -113,9 +124,23 @@ def test_threshold_of_a_class_that_the_bundle_lacks_is_refused_naming_the_classe
         check("class_score_thresholds", ["persn:0.5"], class_names=("person", "crate"))
 
 
-@pytest.mark.parametrize("name", ["decision_points", "class_score_thresholds"])
+@pytest.mark.parametrize("name", ["decision_points", "class_score_thresholds", "camera_deadlines_ms"])
 def test_a_list_of_one_empty_text_is_the_empty_list_of_a_parameter_file(name):
     assert check(name, [""]) == ()
+
+
+@pytest.mark.parametrize(("topics", "deadlines"), [(["a", "b"], [90.0]), (["a"], [90.0, 90.0])])
+def test_deadlines_of_another_number_than_the_cameras_are_refused_in_one_line(topics, deadlines):
+    values = {"image_topics": topics, "camera_deadlines_ms": deadlines}
+    with pytest.raises(ParameterError, match=r"camera_deadlines_ms must have one number for each of .*; got \d for \d"):
+        Settings.from_values(values)
+
+
+def test_each_camera_has_its_own_deadline_or_else_the_common_one():
+    settings = Settings(image_topics=("a", "b", "c"), deadline_ms=60.0)
+    assert [settings.deadline_of_camera_ms(camera) for camera in range(3)] == [60.0] * 3
+    own = settings.updated({"camera_deadlines_ms": [90.0, 45.0, 0.0]}, configured=True)
+    assert [own.deadline_of_camera_ms(camera) for camera in range(3)] == [90.0, 45.0, 0.0]
 
 
 def test_update_changes_all_values_or_none():
@@ -141,7 +166,7 @@ def test_parameter_that_is_not_live_cannot_change_while_configured(name):
 
 def test_live_parameters_change_while_configured():
     live = {"depth": "base", "deadline_ms": 30.0, "score_threshold": 0.9, "max_detections": 5, "late_policy": "drop"}
-    live["class_score_thresholds"] = ("person:0.5",)
+    live |= {"class_score_thresholds": ("person:0.5",), "camera_deadlines_ms": (30.0,)}
     assert {name for name, info in TABLE.items() if info.live} == set(live)
     settings = Settings().updated(live, configured=True, space=EIGHT_STAGES, class_names=("person",))
     assert {name: getattr(settings, name) for name in live} == live
@@ -157,6 +182,8 @@ def test_settings_are_frozen():
     [
         ("deadline_ms", "50", 50.0),
         ("deadline_ms", "soon", "soon"),
+        ("camera_deadlines_ms", "[90, 45]", [90.0, 45.0]),
+        ("camera_deadlines_ms", "90,soon", "90,soon"),
         ("max_detections", "7", 7),
         ("autostart", "False", False),
         ("depth", "FFEE.FFEE", "FFEE.FFEE"),

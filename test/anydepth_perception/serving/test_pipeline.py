@@ -43,7 +43,7 @@ def test_earliest_deadline_is_taken_before_an_older_capture():
     assert [frames.take().message for _ in range(3)] == ["due first", "older", "nothing is due"]
 
 
-def test_replacement_is_due_as_much_earlier_as_the_replaced_frame_was_older():
+def test_camera_whose_frame_gave_way_has_its_turn_before_one_that_is_due_earlier():
     frames = NewestFrames(2)
     frames.put(frame(0, "replaced", arrival_s=10.0, deadline_s=10.5))
     frames.put(frame(1, "between", arrival_s=10.1, deadline_s=10.6))
@@ -121,6 +121,28 @@ def test_frames_are_served_in_the_worker_thread_newest_first(worker):
     release.set()
     assert done.wait(BOUND_S)
     assert served == [("first", "detector-worker"), ("third", "detector-worker")]
+
+
+def test_worker_knows_of_the_other_frames_while_it_serves_one_and_of_none_when_stopped(worker):
+    entered, release = threading.Event(), threading.Event()
+
+    def serve(pending):
+        entered.set()
+        assert release.wait(BOUND_S)
+
+    worker.start(2, serve)
+    worker.put(frame(0, "served", age_s=9.0, deadline_s=-8.0))
+    assert entered.wait(BOUND_S)
+    for number in range(1, 5):
+        worker.put(frame(0, "late", arrival_s=number, age_s=9.0, deadline_s=number - 8.0))
+    worker.put(frame(1, "waiting", arrival_s=4.0, deadline_s=4.5))
+    assert worker.shared_budget_ms(4.0, lambda budget_ms: budget_ms < 100.0) == pytest.approx(500.0 / 3)
+    assert worker.next_frame(0, 4.0).arrival_s == pytest.approx(5.0)
+    assert worker.counted_age(0).most_s == pytest.approx(1.0)
+    release.set()
+    assert worker.stop(BOUND_S)
+    assert worker.shared_budget_ms(4.0, lambda budget_ms: False) is None
+    assert worker.next_frame(0, 4.0) is None and worker.counted_age(0) is None
 
 
 def test_frame_that_raises_does_not_end_the_worker(worker):

@@ -12,7 +12,7 @@ from anydepth_perception.depth.space import DepthConfig, DepthSpace
 from anydepth_perception.detection.detector import DetectionResult, Detections
 from anydepth_perception.detection.images import byte_array
 from anydepth_perception.serving.model import Model
-from anydepth_perception.serving.scheduler import PendingFrame
+from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, NewestFrames, PendingFrame
 from anydepth_perception.serving.server import FAILURES_IN_A_ROW, FrameServer
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameStatistics
@@ -42,7 +42,7 @@ class FakeController:
         self.depths: list[object] = []
         self.may_change = False
 
-    def begin(self, budget_ms):
+    def open(self, budget_ms):
         self.budgets.append(budget_ms)
         return self.plan
 
@@ -112,6 +112,21 @@ class FakeCamera:
         self.faults.append(("failed", error))
 
 
+class FakeOthers:
+    """The frames beside the one that is served, as a test sets them."""
+
+    def __init__(self) -> None:
+        self.has_waiting_frame = False
+        self.shared_ms: float | None = None
+        self.next: ExpectedFrame | None = None
+
+    def shared_budget_ms(self, now_s, is_hopeless):
+        return self.shared_ms
+
+    def next_frame(self, camera, now_s):
+        return self.next
+
+
 class Bench:
     """A frame server on fakes."""
 
@@ -120,7 +135,7 @@ class Bench:
         self.controller, self.detector = FakeController(), FakeDetector(self.clock)
         self.camera = FakeCamera(self.clock)
         self.settings = Settings()
-        self.waiting = False
+        self.others = FakeOthers()
         self.reloaded: list[str] = []
         self.next_model: Model | Exception = BackendError("no other backend")
         bundle = SimpleNamespace(space=SPACE, class_names=("person", "crate"))
@@ -130,9 +145,9 @@ class Bench:
     def serve_with(self, model: Model) -> FrameServer:
         self.server = FrameServer(
             model,
-            [self.camera],
+            [self.camera, self.camera],
             lambda: self.settings,
-            lambda: self.waiting,
+            self.others,
             reload=self.reload,
             clock=self.clock,
         )
@@ -147,11 +162,11 @@ class Bench:
     def change(self, **values) -> None:
         self.settings = self.settings.updated(values, configured=True)
 
-    def serve(self, *, age_ms=0.0, waited_ms=0.0, encoding="rgb8"):
+    def serve(self, *, age_ms=0.0, waited_ms=0.0, encoding="rgb8", camera=0):
         self.clock.now_s = ARRIVAL_S + waited_ms * 1e-3
         data = byte_array(np.zeros(12, np.uint8))
         message = SimpleNamespace(height=2, width=2, step=6, encoding=encoding, is_bigendian=0, data=data)
-        self.server.serve(PendingFrame(0, message, ARRIVAL_S, age_ms * 1e-3))
+        self.server.serve(PendingFrame(camera, message, ARRIVAL_S, age_ms * 1e-3))
 
 
 @pytest.fixture
@@ -168,6 +183,30 @@ def test_age_and_waiting_are_charged_to_the_budget(bench):
 def test_without_a_deadline_there_is_no_budget(bench):
     bench.serve(age_ms=10.0)
     assert bench.controller.budgets == [None]
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "shared_ms", "budget_ms"),
+    [(100.0, 40.0, 40.0), (100.0, 95.0, 90.0), (0.0, 40.0, 40.0), (100.0, None, 90.0), (0.0, None, None)],
+)
+def test_budget_is_what_the_own_deadline_or_other_frames_leave(bench, deadline_ms, shared_ms, budget_ms):
+    bench.change(deadline_ms=deadline_ms)
+    bench.others.shared_ms = shared_ms
+    bench.serve(age_ms=10.0)
+    assert bench.controller.budgets == [budget_ms if budget_ms is None else pytest.approx(budget_ms)]
+    own_ms = pytest.approx(90.0) if deadline_ms else None
+    assert bench.camera.reports[0].budget == Budget(own_ms, shared_ms)
+
+
+def test_each_camera_has_the_deadline_that_is_set_for_it_when_its_frame_is_served(bench):
+    bench.settings = Settings(image_topics=("a", "b"), deadline_ms=60.0, camera_deadlines_ms=(90.0, 45.0))
+    bench.serve(camera=0)
+    bench.serve(camera=1)
+    bench.change(camera_deadlines_ms=[0.0, 30.0])
+    bench.serve(camera=0)
+    bench.serve(camera=1)
+    assert bench.controller.budgets == [pytest.approx(90.0), pytest.approx(45.0), None, pytest.approx(30.0)]
+    assert [report.deadline_ms for report in bench.camera.reports] == [90.0, 45.0, 0.0, 30.0]
 
 
 def test_report_says_how_the_frame_was_served(bench):
@@ -227,12 +266,48 @@ def test_frame_on_which_the_engine_fails_is_reported_and_the_next_one_served(ben
         ("run_base", True, 85.0, False),
     ],
 )
-def test_hopeless_frame_is_dropped_only_by_policy_and_for_a_newer_one(bench, policy, waiting, age_ms, dropped):
+def test_hopeless_frame_is_dropped_only_by_policy_and_for_another_that_waits(bench, policy, waiting, age_ms, dropped):
     bench.change(deadline_ms=100.0, late_policy=policy)
-    bench.waiting = waiting
+    bench.others.has_waiting_frame = waiting
     bench.serve(age_ms=age_ms)
     assert bench.camera.statistics.summary(ARRIVAL_S).counts.dropped == int(dropped)
     assert len(bench.camera.published) == int(not dropped)
+
+
+@pytest.mark.parametrize(
+    ("arrives_in_ms", "due_in_ms", "dropped"),
+    [
+        (10.0, 105.0, True),
+        (-5.0, 90.0, True),  # on its way, a little late
+        (16.0, 111.0, False),  # by then this one is done
+        (10.0, 25.0, False),  # as hopeless itself
+    ],
+)
+def test_hopeless_frame_is_dropped_for_one_that_comes_before_it_is_done(bench, arrives_in_ms, due_in_ms, dropped):
+    bench.change(deadline_ms=100.0, late_policy="drop")
+    bench.others.next = ExpectedFrame(ARRIVAL_S + arrives_in_ms * 1e-3, ARRIVAL_S + due_in_ms * 1e-3)
+    bench.serve(age_ms=90.0)
+    assert bench.camera.statistics.summary(ARRIVAL_S).counts.dropped == int(dropped)
+    assert [report.missed for report in bench.camera.reports] == ([] if dropped else [True])
+
+
+@pytest.mark.parametrize(("waiting", "dropped"), [((), 0), ((1,), 1)])
+def test_hopeless_frame_that_was_taken_is_dropped_while_another_camera_waits(bench, waiting, dropped):
+    bench.settings = Settings(image_topics=("a", "b"), deadline_ms=100.0, late_policy="drop")
+    frames = bench.others = NewestFrames(2)
+    bench.serve_with(bench.model)
+    for camera in waiting:
+        frames.put(PendingFrame(camera, None, ARRIVAL_S, 0.0, ARRIVAL_S + 0.1))
+    bench.serve(age_ms=90.0)
+    assert bench.camera.statistics.summary(ARRIVAL_S).counts.dropped == dropped
+
+
+def test_camera_without_a_deadline_drops_nothing(bench):
+    bench.settings = Settings(image_topics=("a", "b"), camera_deadlines_ms=(0.0, 50.0), late_policy="drop")
+    bench.others.has_waiting_frame = True
+    bench.serve(camera=0, age_ms=5000.0)
+    bench.serve(camera=1, age_ms=5000.0)
+    assert [pending.camera for pending in bench.camera.published] == [0]
 
 
 def test_one_threshold_goes_to_the_detector_as_a_number_and_those_of_classes_as_one_for_each(bench):
