@@ -15,7 +15,7 @@ BIN = 0.01
 """Width of the bins of ln(milliseconds): times are told apart to one percent."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     """A decision: the ways through the group that comes next, after what has run before it.
 
@@ -30,7 +30,8 @@ class Node:
         foreseen: foresight / (1 - foresight) times what each completion adds to the one before it of the same way, at
             the way that it belongs to, float64 [completions, ways].
         starts: index of the first completion of each way, int [ways]; way 0 has the fastest of all.
-        spans: first completion of each way, and that behind its last one.
+        firsts: the same numbers.
+        bins_of: bins of the completions of each way.
         configs: the configuration of each completion.
         group_ms: profiled milliseconds of each way through the group.
         fastest_ms: profiled milliseconds of the fastest completion of all.
@@ -47,7 +48,8 @@ class Node:
     values: np.ndarray
     foreseen: np.ndarray
     starts: np.ndarray
-    spans: list[tuple[int, int]]
+    firsts: list[int]
+    bins_of: list[list[int]]
     configs: list[DepthConfig]
     group_ms: list[float]
     fastest_ms: float
@@ -139,7 +141,8 @@ class _Builder:
             values=values,
             foreseen=foreseen,
             starts=starts,
-            spans=list(zip(starts.tolist(), [*starts[1:].tolist(), len(values)], strict=True)),
+            firsts=starts.tolist(),
+            bins_of=[bins[front].tolist() for front in kept],
             configs=[self.configs[rows[index]] for index in completions],
             group_ms=[float(self.milliseconds[rows[front[0]], start:end].sum()) for front in kept],
             fastest_ms=float(remaining_ms.min()),

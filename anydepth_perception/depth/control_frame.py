@@ -14,7 +14,7 @@ class FrameInProgress:
 
     __slots__ = (
         "budget_ms", "config", "decided_ms", "features", "group_ms", "groups_ms", "knows_start", "next", "node",
-        "predicted",
+        "post_ms", "predicted",
     )
 
     def __init__(self, config: DepthConfig, budget_ms: float | None, node: Node | None) -> None:
@@ -24,6 +24,7 @@ class FrameInProgress:
         self.node = node
         self.next: Node | None = None
         self.decided_ms = [0.0]
+        self.post_ms = 0.0
         self.knows_start = False
         self.features: list[Features] = []
         self.predicted: list[float] = []

@@ -26,7 +26,7 @@ class ControllerParameters:
     window: int = 300
     slow_gain: float = 0.1
     fast_gain: float = 0.6
-    forgetting: float = 0.99
+    forgetting: float = 0.995
     foresight: float = 0.5
     penalty: float = 0.1
     initial_slowdown: float = 1.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -85,6 +86,7 @@ class DepthController:
         self._step_ms = monotone(space, checked_steps(space, step_ms), self.doubts)
         if points:
             self._step_ms = scaled(space, self._step_ms, self._config_ms)
+        self._latency_ms = dict(self._config_ms)
         self._average_precision = checked_precision(space, average_precision)
         self._preprocess_ms, self._postprocess_ms = preprocess_ms, postprocess_ms
         self._points = tuple(points)
@@ -206,6 +208,7 @@ class DepthController:
             self._frame = FrameInProgress(config, budget_ms, None)
             return config
         self._frame = FrameInProgress(self._root.base_config, budget_ms, self._root)
+        self._frame.post_ms = self._postprocess_ms * math.exp(self._host)
         return self._root.base_config
 
     @property
@@ -289,8 +292,10 @@ class DepthController:
 
     def latency_ms(self, config: DepthConfig) -> float:
         """Profiled inference time of `config`: as a whole where it was profiled, else the sum of its steps."""
-        known = self._config_ms.get(config)
-        return self.space.total(self._step_ms, config) if known is None else known
+        known = self._latency_ms.get(config)
+        if known is None:
+            known = self._latency_ms[config] = self.space.total(self._step_ms, config)
+        return known
 
     def expected_ms(self, config: DepthConfig) -> float:
         """Expected time of a frame at `config` now, host and inference."""
@@ -310,7 +315,7 @@ class DepthController:
         predicted = self._predictors[level](x)
         frame.features.append(x)
         frame.predicted.append(predicted)
-        left_ms = frame.budget_ms - frame.decided_ms[level] - self._postprocess_ms * math.exp(self._host)
+        left_ms = frame.budget_ms - frame.decided_ms[level] - frame.post_ms
         config, way, feasible = node.base_config, node.base, False
         if left_ms > 0.0:
             expected = math.floor((math.log(left_ms) - self._slow - predicted - node.first_bin) / BIN + 1e-6)
@@ -323,14 +328,13 @@ class DepthController:
             elif index > 0 and counts[min(index, len(counts) - 1)] > 0.0:
                 # Of the frames seen, so many would have had time for each completion.
                 in_time = counts.take(index - node.bins, mode="clip")
-                planned = in_time * node.values
-                worth = np.maximum.reduceat(planned, node.starts)
+                worth = np.maximum.reduceat(in_time * node.values, node.starts)
                 if node.children:
                     worth += in_time.dot(node.foreseen)
                 surviving = in_time.take(node.starts).tolist()
                 way = self._best_way(worth.tolist(), surviving, parameters.risk_per_decision * size)
-                first, last = node.spans[way]
-                config = node.configs[first + int(planned[first:last].argmax())]
+                fitting = bisect_right(node.bins_of[way], expected)
+                config = node.configs[node.firsts[way] + max(0, fitting - 1)]
                 feasible = surviving[0] >= 0.5 * size
         if level == 0:
             self._feasible = feasible
@@ -354,6 +358,8 @@ class DepthController:
     def _learn(self, frame: FrameInProgress, slowdown: float, profiled_ms: float, end_ms: float) -> None:
         """Takes in how much longer than profiled the rest of the frame took behind each point."""
         left_ms = profiled_ms
+        self._frames += 1
+        turn = self._frames % len(self._predictors)
         if frame.node is None:
             x = (self._fast - self._slow, 0.0, 0.0)
             features, predicted, decided = [x], [self._predictors[0](x)], frame.decided_ms[:1]
@@ -367,10 +373,9 @@ class DepthController:
                 residual = math.log(taken_ms) - math.log(left_ms) - self._slow - expected
                 if abs(x[1]) < 1.0:  # a frame that stalled before the point tells nothing of ordinary ones
                     self._windows[level].add(residual)
-                self._predictors[level].observe(x, expected, residual)
-        self._frames += 1
-        # One a frame: weights change slowly, and time in a frame is dear.
-        self._predictors[self._frames % len(self._predictors)].solve()
+                if level == turn:
+                    self._predictors[level].observe(x, expected, residual)
+                    self._predictors[level].solve()
 
     def _tables(self) -> Node:
         """Raises: DepthConfigError."""

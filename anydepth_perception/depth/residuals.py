@@ -20,7 +20,7 @@ Features = tuple[float, float, float]
 NO_FEATURES: Features = (0.0, 0.0, 0.0)
 _INITIAL_WEIGHTS: Features = (0.5, 0.2, 0.1)
 _INITIAL_RESIDUALS = tuple(-0.15 + 0.4 * index / 11 for index in range(12))
-_PRIOR = 2e-3
+_PRIOR = 1e-2
 _CLIPPED = 0.5
 
 
@@ -30,7 +30,7 @@ class ResidualWindow:
     `counts[k - LOW_BIN + 1]` frames had a residual of bin k or less.
     """
 
-    __slots__ = ("_bins", "_cautious", "_length", "counts")
+    __slots__ = ("_bins", "_cautious", "_length", "counts", "size")
 
     def __init__(self, length: int) -> None:
         """Keeps `length` residuals, at least 1; a dozen cautious ones stand for those of a machine not yet seen.
@@ -39,25 +39,27 @@ class ResidualWindow:
         """
         self._length = length
         self._cautious = 0
+        self.size = 0
+        """Number of residuals."""
         self._bins: deque[int] = deque()
         self.counts = np.zeros(_HIGH - LOW_BIN + 2)
         for residual in _INITIAL_RESIDUALS:
             self.add(residual)
         self._cautious = 2 * len(_INITIAL_RESIDUALS)
 
-    @property
-    def size(self) -> int:
-        """Number of residuals."""
-        return len(self._bins)
-
     def add(self, residual: float) -> None:
         """Takes a residual in, and the oldest one out of a full window."""
-        found = min(_HIGH, max(LOW_BIN, math.ceil(residual / BIN - 0.5))) - LOW_BIN + 1
+        if residual >= HIGHEST:
+            found = _HIGH - LOW_BIN + 1
+        else:
+            found = math.ceil(residual / BIN - 0.5) - LOW_BIN + 1 if residual > LOWEST else 1
         self._bins.append(found)
-        self._cautious = max(0, self._cautious - 1)
-        if len(self._bins) <= self._length and not self._cautious % 2:
-            self.counts[found:] += 1.0
-            return
+        if self.size < self._length:
+            self._cautious = max(0, self._cautious - 1)
+            if not self._cautious % 2:
+                self.counts[found:] += 1.0
+                self.size += 1
+                return
         oldest = self._bins.popleft()
         if oldest < found:
             self.counts[oldest:found] -= 1.0
@@ -81,8 +83,8 @@ class Predictor:
     def __init__(self, forgetting: float) -> None:
         """`forgetting` in (0, 1) is the weight of the sums of one frame ago."""
         self._forgetting = forgetting
-        self._moments = [0.05, 0.0, 0.0, 0.05, 0.0, 0.05]
-        self._products = [0.05 * weight for weight in _INITIAL_WEIGHTS]
+        self._moments = [0.0] * 6
+        self._products = [0.0] * 3
         self.weights = _INITIAL_WEIGHTS
 
     def __call__(self, x: Features) -> float:
@@ -92,7 +94,9 @@ class Predictor:
 
     def observe(self, x: Features, predicted: float, residual: float) -> None:
         """Learns that `residual` was missing from `predicted`; outliers count as half an e-fold."""
-        target = predicted + min(_CLIPPED, max(-_CLIPPED, residual))
+        if not -_CLIPPED <= residual <= _CLIPPED:
+            residual = _CLIPPED if residual > 0.0 else -_CLIPPED
+        target = predicted + residual
         a, b, c = x
         f = self._forgetting
         aa, ab, ac, bb, bc, cc = self._moments
@@ -104,7 +108,7 @@ class Predictor:
         """Makes the weights those of all that was observed."""
         aa, ab, ac, bb, bc, cc = self._moments
         aa, bb, cc = aa + _PRIOR, bb + _PRIOR, cc + _PRIOR
-        p, q, r = self._products
+        p, q, r = (value + _PRIOR * weight for value, weight in zip(self._products, _INITIAL_WEIGHTS, strict=True))
         # Cramer's rule; the ridge keeps the determinant above 0.
         ca, cb, cd = bb * cc - bc * bc, ac * bc - ab * cc, ab * bc - ac * bb
         determinant = aa * ca + ab * cb + ac * cd

@@ -308,15 +308,14 @@ class DepthSpace:
 
     @cached_property
     def default_points(self) -> tuple[str, ...]:
-        """Where to decide within a frame, beside its start: behind every third stage and before the last entry.
+        """Where to decide within a frame, beside its start; of four backbone and four neck stages at three points.
 
-        Of four backbone and four neck stages: after p4, before the bottom-up path, and before the decoder's layers or
-        the head. Before the layers means behind query selection, which is the same at any exit: the later the decision,
-        the better informed.
+        Without a decoder before every other stage from the third on: before p4, the top-down and the bottom-up path.
+        With one before every third, p4 and fpn_p3, and before the decoder's layers. That is behind query selection,
+        which is the same at any exit: the later the decision, the better informed.
         """
-        behind = [self.names.index(stage) + 1 for stage in self.stages[2::3]]
-        last = len(self.names) - 1
-        return tuple(dict.fromkeys(self.names[index] for index in (*behind, last) if 0 < index <= last))
+        found = (*self.stages[2::3], EXITS) if self.num_exits else self.stages[2::2]
+        return tuple(name for name in found if name != self.names[0])
 
     def completions(self, boundary: str, prefix: DepthConfig) -> Iterator[DepthConfig]:
         """Every configuration that has run as `prefix` did when `boundary`, the next entry, is reached.

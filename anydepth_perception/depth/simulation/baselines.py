@@ -70,7 +70,7 @@ class Fixed(PlanOnce):
 
 
 class Aimd(PlanOnce):
-    """Additive increase, multiplicative decrease: a rung deeper after eight frames in time, half as deep after a miss."""
+    """Additive increase, multiplicative decrease: one rung deeper after eight frames in time, half after a miss."""
 
     _index, _in_time = 0.0, 0
 
@@ -148,7 +148,7 @@ class WindowMaximum(PlanOnce):
 
 
 class ConformalPlanOnce(PlanOnce):
-    """This package's controller before: a slowdown by a Kalman filter, and a conformal 1 % margin."""
+    """The controller that the package had before: a slowdown by a Kalman filter, and a conformal 1 % margin."""
 
     def __init__(self, network: Network) -> None:
         """As it was."""

@@ -89,7 +89,8 @@ def clairvoyant(trace: Trace, deadline_ms: float) -> Oracle:
     in_time = trace.total_ms <= deadline_ms
     base = network.configs.index(network.space.base)
     best = np.where(in_time, network.values[None, :], 0.0).max(axis=1)
-    return Oracle(np.asarray(in_time.any(axis=1)), float(best.mean()), float((in_time[:, base] * network.values[base]).mean()))
+    base_ap = float(in_time[:, base].mean() * network.values[base])
+    return Oracle(np.asarray(in_time.any(axis=1)), float(best.mean()), base_ap)
 
 
 def play(policy: Policy, trace: Trace, deadline_ms: float, points: Sequence[str] = ()) -> Played:

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anydepth_perception.depth.simulation.plan_once import ConformalMargin, EstimatorParameters, SlowdownFilter, usable_time
+from anydepth_perception.depth.simulation.plan_once import (
+    ConformalMargin,
+    EstimatorParameters,
+    SlowdownFilter,
+    usable_time,
+)
 
 BAD_TIMES = [0.0, -1.0, math.nan, math.inf, -math.inf]
 
