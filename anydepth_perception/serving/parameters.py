@@ -243,6 +243,28 @@ class Depth:
 
 
 @dataclass(frozen=True)
+class DepthLimit:
+    """A configuration that bounds `auto`, or an empty text."""
+
+    type_name: ClassVar[str] = "string"
+
+    @property
+    def accepted(self) -> str:
+        """In words."""
+        return "empty, 'full', 'base' or a depth configuration like 'FFEE.FFEE' (with '.d4' for a decoder exit)"
+
+    def parse(self, value: object, known: Known) -> str:
+        """The text as it is, once it is empty or a configuration can be read from it."""
+        if not isinstance(value, str) or value == AUTO:
+            raise _refusal(value)
+        return value if value == "" else Depth().parse(value, known)
+
+    def from_text(self, text: str) -> object:
+        """As it is."""
+        return text
+
+
+@dataclass(frozen=True)
 class Topics:
     """Names of topics, at least one and each only once."""
 

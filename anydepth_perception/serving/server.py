@@ -10,6 +10,8 @@ import numpy as np
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.depth.controller import AUTO
+from anydepth_perception.depth.limits import DepthLimits
+from anydepth_perception.depth.space import DepthConfigError
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import CameraMessage, Frame, decode
 from anydepth_perception.serving.model import Model
@@ -89,6 +91,7 @@ class FrameServer:
         self._reload = reload
         self._clock = clock
         self._depth = ""
+        self._applied: Settings | None = None
         self._failures = 0
         self._thresholds: tuple[Settings, np.ndarray] | None = None
 
@@ -118,11 +121,11 @@ class FrameServer:
             _LOG.error("no other backend can take over: %s", error)
             self._reload = None
             return
-        self._depth, self._failures = "", 0
+        self._depth, self._failures, self._applied = "", 0, None
 
     def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
         settings, controller = self._settings(), self.model.controller
-        self._apply_depth(settings.depth)
+        self._apply(settings)
         deadline_ms = settings.deadline_of_camera_ms(pending.camera)
         queue_ms = self._age_ms(pending)
         if settings.late_policy == "drop" and self._gives_way(pending, deadline_ms):
@@ -167,6 +170,19 @@ class FrameServer:
             values = thresholds_by_class(settings.class_score_thresholds, names, settings.score_threshold)
             self._thresholds = settings, values
         return self._thresholds[1]
+
+    def _apply(self, settings: Settings) -> None:
+        """Tells the controller what has changed since the last frame."""
+        if settings is self._applied:
+            return
+        controller = self.model.controller
+        controller.set_miss_target(settings.miss_target)
+        try:
+            controller.set_limits(DepthLimits(settings.min_depth, settings.max_depth))
+        except DepthConfigError as error:
+            _LOG.error("min_depth and max_depth are not followed: %s", error)
+        self._apply_depth(settings.depth)
+        self._applied = settings
 
     def _apply_depth(self, depth: str) -> None:
         if depth == self._depth:

@@ -12,6 +12,7 @@ from anydepth_perception.depth.space import DepthSpace
 from anydepth_perception.serving.parameters import (
     Choice,
     Depth,
+    DepthLimit,
     Entries,
     Flag,
     Kind,
@@ -85,7 +86,7 @@ class Settings:
         (),
         Entries(),
         "Where staged decides, beside the start: before these entries of the bundle's pipeline. "
-        "Empty: after p4, before the bottom-up path, before the decoder's layers or the head.",
+        "Empty: before p4, the top-down and the bottom-up path; with a decoder before p4, fpn_p3 and its layers.",
     )
     cache_dir: str = _parameter(
         "",
@@ -115,6 +116,24 @@ class Settings:
         Numbers(0.0, 60000.0),
         "Deadlines of the single cameras, one for each of image_topics in their order; 0 is off for that camera. "
         "Empty: deadline_ms for all.",
+        live=True,
+    )
+    min_depth: str = _parameter(
+        "",
+        DepthLimit(),
+        "Least depth that auto may choose: what it runs in full stays full, its exit is the first. Empty: none.",
+        live=True,
+    )
+    max_depth: str = _parameter(
+        "",
+        DepthLimit(),
+        "Most depth that auto may choose, which saves power where full is not needed. Empty: none.",
+        live=True,
+    )
+    miss_target: float = _parameter(
+        0.01,
+        Number(0.0001, 0.5),
+        "Share of frames that may miss a deadline which a shallower depth would have met; auto stays well below it.",
         live=True,
     )
     late_policy: str = _parameter(

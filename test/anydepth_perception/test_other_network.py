@@ -103,4 +103,4 @@ def test_within_a_frame_what_is_left_of_it_is_shortened(model: Model) -> None:
     controller.open(1e4)
     assert str(controller.decide("stem", 0.0)) == "FFFF.d3"
     decided = [str(controller.decide(point, 1e4)) for point in model.detector.decision_points]
-    assert decided[-1:] == (["FFFE.d2"] if model.detector.decision_points else [])
+    assert decided[-1:] == (["FFEE.d2"] if model.detector.decision_points else [])

@@ -128,7 +128,10 @@ def _trace(path: Path, arrays: Mapping[str, np.ndarray]) -> Trace:
     entry_ms, frame_ms = _finite(arrays, "entry_ms"), _finite(arrays, "frame_ms")
     network = Network(space, step_ms, float(np.median(pre_ms)), float(np.median(post_ms)), precision)
     # A column is an entry, or a group of entries that ran as one engine, named by its first entry.
-    firsts = [space.names.index(str(name)) for name in arrays["entries"]]
+    names = [str(name) for name in arrays["entries"]]
+    if unknown := [name for name in names if name not in space.names]:
+        raise ValueError(f"{unknown[0]!r} of entries is not in steps")
+    firsts = [space.names.index(name) for name in names]
     column = np.searchsorted(firsts, range(len(space.names)), side="right") - 1
     ran_ms = np.zeros_like(entry_ms)
     for text in np.unique(arrays["configuration"]):

@@ -38,7 +38,7 @@ def test_points_too_far_apart_are_refused() -> None:
 
 def test_a_group_has_a_way_for_each_combination_of_its_stages(grouping: Grouping) -> None:
     ways = list(grouping.all_ways())
-    assert [sum(way[0].entry == group[0] for way in ways) for group in grouping.groups] == [8, 8, 4, 1]
+    assert [sum(way[0].entry == group[0] for way in ways) for group in grouping.groups] == [4, 4, 4, 4]
 
 
 def test_the_ways_of_a_configuration_are_its_route(grouping: Grouping) -> None:
@@ -59,7 +59,7 @@ def test_covering_configurations_take_every_way(space) -> None:
 
 def test_preferred_configurations_are_taken_where_they_help(grouping: Grouping) -> None:
     most = DepthConfig.parse("FFFF.FFEE")
-    last = [grouping.ways_of(EIGHT.full)[2]]  # both stages of the bottom-up path full
+    last = [grouping.ways_of(EIGHT.full)[3]]  # both stages of the bottom-up path full
     assert grouping.covering(last, [most, EIGHT.full, EIGHT.base]) == [EIGHT.full]
     assert grouping.covering([], [EIGHT.full]) == []
 

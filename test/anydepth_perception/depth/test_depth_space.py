@@ -114,9 +114,9 @@ def test_total_adds_up_the_steps_that_run() -> None:
     assert FOUR.total(costs, FOUR.parse("base")) == 6
 
 
-def test_default_points_are_after_p4_before_the_bottom_up_path_and_before_the_last_entry() -> None:
-    assert EIGHT.default_points == ("p5", "pan_p4", "head")
-    assert with_exits(6).default_points == ("p5", "pan_p4", "exits")
+def test_default_points_are_before_every_other_stage_or_before_the_decoder_s_layers() -> None:
+    assert EIGHT.default_points == ("p4", "fpn_p4", "pan_p4")
+    assert with_exits(6).default_points == ("p4", "fpn_p3", "exits")
     assert FOUR.default_points == ("p5", "exits")
 
 

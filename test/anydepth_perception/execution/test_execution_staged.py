@@ -96,7 +96,7 @@ def test_the_callback_is_asked_at_each_point_with_the_time_since_the_start(stage
         return bundle.full
 
     staged.run(bundle.full, go_on)
-    assert [point for point, _ in asked] == ["stem", "p5", "pan_p4", "head"] == [group[0] for group in staged.groups]
+    assert [point for point, _ in asked] == ["stem", "p4", "fpn_p4", "pan_p4"] == [group[0] for group in staged.groups]
     times = [elapsed_ms for _, elapsed_ms in asked]
     assert times == sorted(times)
     assert times[0] >= 0
@@ -105,20 +105,20 @@ def test_the_callback_is_asked_at_each_point_with_the_time_since_the_start(stage
 def test_what_follows_a_point_can_be_shortened(staged: Execution, bundle: Bundle) -> None:
     shortened = DepthConfig.parse("FFFF.FFEE")
     expected = outputs(staged, shortened)
-    executed = staged.run(bundle.full, lambda point, _: shortened if point in ("pan_p4", "head") else bundle.full)
+    executed = staged.run(bundle.full, lambda point, _: shortened if point == "pan_p4" else bundle.full)
     assert executed.config == shortened
     np.testing.assert_array_equal(np.concatenate([staged.boxes, staged.logits], axis=2), expected)
 
 
 def test_a_choice_that_contradicts_what_has_run_is_refused(staged: Execution, bundle: Bundle) -> None:
-    with pytest.raises(DepthConfigError, match=r"EEEE\.EEEE was chosen before p5, but stem, .* ran as FFFF\.FFFF"):
-        staged.run(bundle.full, lambda point, _: bundle.base if point == "p5" else bundle.full)
+    with pytest.raises(DepthConfigError, match=r"EEEE\.EEEE was chosen before fpn_p4, but stem, .* ran as FFFF\.FFFF"):
+        staged.run(bundle.full, lambda point, _: bundle.base if point == "fpn_p4" else bundle.full)
 
 
 def test_a_frame_after_a_refused_choice_is_served(staged: Execution, bundle: Bundle) -> None:
     expected = outputs(staged, bundle.base)
     with pytest.raises(DepthConfigError):
-        staged.run(bundle.full, lambda point, _: bundle.base if point == "head" else bundle.full)
+        staged.run(bundle.full, lambda point, _: bundle.base if point == "pan_p4" else bundle.full)
     np.testing.assert_array_equal(outputs(staged, bundle.base), expected)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.depth.space import DepthConfig, DepthSpace
+from anydepth_perception.depth.limits import DepthLimits
+from anydepth_perception.depth.space import DepthConfig, DepthConfigError, DepthSpace
 from anydepth_perception.detection.detector import DetectionResult, Detections
 from anydepth_perception.detection.images import byte_array
 from anydepth_perception.serving.model import Model
@@ -41,6 +42,14 @@ class FakeController:
         self.ended: list[tuple[float, float]] = []
         self.depths: list[object] = []
         self.may_change = False
+
+    def set_miss_target(self, miss_target):
+        self.miss_target = miss_target
+
+    def set_limits(self, limits):
+        if limits == DepthLimits("full", "base"):
+            raise DepthConfigError("nothing left")
+        self.limits = limits
 
     def open(self, budget_ms):
         self.budgets.append(budget_ms)
@@ -373,3 +382,15 @@ def test_plan_that_may_not_change_stays(bench):
     bench.controller.plan = SPACE.full
     bench.serve()
     assert bench.camera.reports[0].depth == "FFFF.FFFF"
+
+
+def test_limits_and_the_miss_target_reach_the_controller_and_contradictory_limits_change_nothing(bench, caplog):
+    bench.change(min_depth="base", max_depth="FFFF.FFEE", miss_target=0.02)
+    bench.serve()
+    assert bench.controller.limits == DepthLimits("base", "FFFF.FFEE")
+    assert bench.controller.miss_target == 0.02
+    bench.change(min_depth="full", max_depth="base")
+    bench.serve()
+    bench.serve()
+    assert bench.controller.limits == DepthLimits("base", "FFFF.FFEE")
+    assert [record.message for record in caplog.records].count("min_depth and max_depth are not followed: nothing left")
