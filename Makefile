@@ -8,7 +8,7 @@ PYTEST_ARGUMENTS ?=
 CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test test-gpu fuzz lint bench bench-node bench-models bench-training check-tensorrt lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test test-gpu fuzz lint bench bench-node bench-deadline bench-models bench-training check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -34,6 +34,9 @@ bench: setup-dev ## Measure all that docs/benchmark.md lists, within BENCH_SECON
 
 bench-node: setup-runtime ## Measure host time, inference per rung and transport, without torch; prints JSON
 	@$(RUNTIME) -m anydepth_perception.tools.bench
+
+bench-deadline: setup-runtime ## Measure the depth control: simulation, replay, and five minutes of the node under load; prints JSON
+	@$(RUNTIME) -m anydepth_perception.tools.bench deadline
 
 bench-models: setup-dev ## Time and memory of one forward of AnyDepth-DETR against Hugging Face's RTDetr
 	$(DEVELOPMENT) -m training.bench.models

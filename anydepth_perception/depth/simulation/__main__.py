@@ -14,13 +14,12 @@ from anydepth_perception.depth.simulation.report import (
     POLICIES,
     as_rows,
     cost,
-    full_percentiles,
     markdown,
     replay,
     simulate,
     summary,
 )
-from anydepth_perception.depth.simulation.trace import TraceError, read_trace
+from anydepth_perception.depth.simulation.trace import TraceError, measured_percentiles, read_trace
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,8 +55,8 @@ def _play(options: argparse.Namespace, policies: tuple[str, ...]) -> int:
         if options.deadlines:
             deadlines = [float(number) for number in options.deadlines.split(",")]
         else:
-            low, *_, high = full_percentiles(trace).values()
-            deadlines = [*full_percentiles(trace).values(), *np.linspace(0.8 * low, 1.3 * high, 8).tolist()]
+            low, *_, high = measured_percentiles(trace).values()
+            deadlines = [*measured_percentiles(trace).values(), *np.linspace(0.8 * low, 1.3 * high, 8).tolist()]
         runs = replay(options.trace, sorted(deadlines), policies)
         text = markdown(f"{options.trace.name}, {len(trace)} frames", runs, lambda run: f"{run.deadline_ms:.1f} ms")
     print(text)

@@ -19,9 +19,6 @@ AUTO, AUTO_ONCE = "auto", "auto_once"
 """The controller with decisions within the frame, and with one at its start."""
 
 POLICIES = (AUTO, AUTO_ONCE, *BASELINES)
-PERCENTILES = (50, 75, 90, 97)
-"""Of the time at full depth: the deadlines that a trace is replayed with."""
-
 _COLUMNS = ("miss_percent", "avoidable_percent", "mean_ap", "effective_ap", "oracle_percent", "gain_percent")
 _REMEMBERED = 5
 
@@ -65,12 +62,6 @@ def replay(
     jobs = [(policy, path, deadline_ms) for deadline_ms in deadlines_ms for policy in policies]
     with ProcessPoolExecutor(workers) as pool:
         return list(pool.map(_replay_one, jobs))
-
-
-def full_percentiles(trace: Trace) -> dict[int, float]:
-    """Deadlines of interest: percentiles of the time at full depth, milliseconds."""
-    full_ms = trace.frame_ms(trace.network.space.full)
-    return {percentile: float(np.percentile(full_ms, percentile)) for percentile in PERCENTILES}
 
 
 def summary(runs: Sequence[Run], policy: str = AUTO) -> dict[str, float]:

@@ -61,6 +61,7 @@ class Trace:
         preprocess_ms: float64 [frames].
         postprocess_ms: float64 [frames].
         load_steps: indices of frames with which the load rises, where known.
+        measured_full_ms: times of the frames that really ran at full depth, where it was recorded.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Trace:
     preprocess_ms: np.ndarray
     postprocess_ms: np.ndarray
     load_steps: tuple[int, ...] = ()
+    measured_full_ms: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -83,6 +85,17 @@ class Trace:
     def frame_ms(self, config: DepthConfig) -> np.ndarray:
         """What each frame would have taken at `config`, float64 [frames]."""
         return np.asarray(self.total_ms[:, self.network.configs.index(config)])
+
+
+PERCENTILES = (50, 75, 90, 97)
+"""Of the time at full depth: the deadlines that a trace is replayed with."""
+
+
+def measured_percentiles(trace: Trace) -> dict[int, float]:
+    """Deadlines of interest, milliseconds: percentiles of the time at full depth, as measured where it was."""
+    full_ms = trace.measured_full_ms
+    full_ms = trace.frame_ms(trace.network.space.full) if full_ms is None else full_ms
+    return {percentile: float(np.percentile(full_ms, percentile)) for percentile in PERCENTILES}
 
 
 def actual_times(network: Network, slowdown: np.ndarray, stall_ms: np.ndarray) -> np.ndarray:
@@ -145,7 +158,10 @@ def _trace(path: Path, arrays: Mapping[str, np.ndarray]) -> Trace:
     first_of_column = np.isin(np.arange(len(space.names)), firsts)
     spread = actual_times(network, slowdown[:, column], stall_ms[:, column] * first_of_column)
     rest_ms = np.maximum(0.0, frame_ms - entry_ms.sum(axis=1) - pre_ms - post_ms)
-    return Trace(path.stem, network, spread, pre_ms, post_ms + rest_ms)
+    full_ms = frame_ms[arrays["configuration"] == str(space.full)]
+    return Trace(
+        path.stem, network, spread, pre_ms, post_ms + rest_ms, measured_full_ms=full_ms if len(full_ms) else None
+    )
 
 
 def _finite(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ FRAMES = "frames"
 MEASUREMENTS = {
     FRAMES: "inference per rung, host time per frame, and transport; what is measured where none is named",
     "execution": "what depth on demand costs: staged over whole, a change of depth, memory, long runs",
+    "deadline": "the depth control: made-up loads, recorded times, and the node under a load, which needs ROS",
     "start": "seconds from the start of the node's process to the first detections; needs ROS",
     "transport": "images between two processes, with the shipped DDS profile and without; needs ROS",
 }
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from anydepth_perception.tools.bench.frames import main as measure
     elif name == "execution":
         from anydepth_perception.tools.bench.execution import main as measure
+    elif name == "deadline":
+        from anydepth_perception.tools.bench.deadline import main as measure
     else:
         try:
             if name == "start":

@@ -119,7 +119,9 @@ def run_demo(options: DemoOptions, bundle: Bundle) -> Summary:
 
 
 @contextlib.contextmanager
-def processes(options: DemoOptions, bundle: Bundle) -> Iterator[tuple[Recorder, Callable[[str], None]]]:
+def processes(
+    options: DemoOptions, bundle: Bundle, *, execution: str = "staged"
+) -> Iterator[tuple[Recorder, Callable[[str], None]]]:
     """Camera (paused) and detector (active) as processes, and the recorder that observes them."""
     started = time.monotonic()
 
@@ -132,7 +134,9 @@ def processes(options: DemoOptions, bundle: Bundle) -> Iterator[tuple[Recorder, 
         *("--rate", str(options.rate_hz), "--seed", str(options.seed), "--prerender", "10"),
         *("--ground-truth", "--paused"),
     ]
-    parameters = {"model": bundle.path, "autostart": "true", "score_threshold": options.score_threshold}
+    parameters = {
+        "model": bundle.path, "autostart": "true", "score_threshold": options.score_threshold, "execution": execution
+    }
     detector_arguments = ["--ros-args"]
     for name, value in parameters.items():
         detector_arguments += ["-p", f"{name}:={value}"]

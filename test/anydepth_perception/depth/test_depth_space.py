@@ -117,7 +117,7 @@ def test_total_adds_up_the_steps_that_run() -> None:
 def test_default_points_are_before_every_other_stage_or_before_the_decoder_s_layers() -> None:
     assert EIGHT.default_points == ("p4", "fpn_p4", "pan_p4")
     assert with_exits(6).default_points == ("p4", "fpn_p3", "exits")
-    assert FOUR.default_points == ("p5", "exits")
+    assert FOUR.default_points == ("p4", "exits")
 
 
 def test_completions_have_run_as_the_prefix_did() -> None:

@@ -81,7 +81,7 @@ def test_profile_in_another_power_mode_is_refused(
 
 def test_profile_of_another_execution_is_refused(profile: Profile, tiny_bundle_path: Path, tmp_path: Path) -> None:
     profile.save(tmp_path / "profile.json")
-    with pytest.raises(ProfileError, match="measured with execution 'whole', here it is 'staged before p4, fpn_p4, pan_p4"):
+    with pytest.raises(ProfileError, match="execution 'whole', here it is 'staged before p4, fpn_p4, pan_p4"):
         Profile.load(tmp_path / "profile.json", make_detector(tiny_bundle_path, execution="staged"))
 
 

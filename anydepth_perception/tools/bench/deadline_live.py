@@ -1,0 +1,179 @@
+"""The node over DDS under a load that comes and goes: always full, always base and auto, in turns on one machine."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from anydepth_perception.bundle import Bundle
+from anydepth_perception.tools.demo.command import processes
+from anydepth_perception.tools.demo.random_load import RandomLoad
+from anydepth_perception.tools.demo.recorder import Recorder, ServedFrame
+from anydepth_perception.tools.demo.run import DemoOptions
+
+POLICIES = ("auto", "full", "base")
+WINDOW_S = 2.0
+"""Of one policy, before the next one has its turn."""
+
+_SETTLE_S = 0.3
+"""After a change of policy: frames that were under way count for none."""
+
+_IDLE_FRAMES = 120
+_HEADROOM = 1.3
+
+
+class PolicyFigures(TypedDict):
+    """One policy: shares of published frames in percent, AP points."""
+
+    frames: int
+    miss_percent: float
+    avoidable_miss_percent: float
+    effective_ap: float
+    mean_ap: float
+
+
+class LiveFigures(TypedDict):
+    """All policies, and what they were measured with."""
+
+    auto: PolicyFigures
+    full: PolicyFigures
+    base: PolicyFigures
+    deadline_ms: float
+    full_idle_ms_p50: float
+    full_idle_ms_p99: float
+    base_idle_ms_p50: float
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time in which one policy was set; nanoseconds of the camera's clock."""
+
+    policy: str
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True)
+class IdleTimes:
+    """Latency and inference of the idle machine, milliseconds."""
+
+    full_p50: float
+    full_p99: float
+    base_p50: float
+    full_inference: float
+    base_inference: float
+
+
+def measure_live(options: DemoOptions, bundle: Bundle, execution: str) -> LiveFigures:
+    """Starts camera and node, and measures for `options.seconds`.
+
+    Raises:
+        DemoError: a process ends, or does not do what it should.
+    """
+    with processes(options, bundle, execution=execution) as (recorder, say):
+        idle = measure_idle(recorder)
+        deadline_ms = round(_HEADROOM * idle.full_p99, 2)
+        say(f"idle: full {idle.full_p50:.1f} ms, p99 {idle.full_p99:.1f} ms; deadline {deadline_ms} ms")
+        recorder.set_parameters(deadline_ms=deadline_ms, depth="auto")
+        recorder.spin_for(3.0)
+        recording = recorder.start()
+        windows = []
+        with RandomLoad(options.seed):
+            end_s = time.monotonic() + options.seconds
+            for policy in itertools.cycle(POLICIES):
+                if time.monotonic() >= end_s:
+                    break
+                recorder.set_parameters(depth=policy)
+                start_ns = time.time_ns() + int(_SETTLE_S * 1e9)
+                recorder.spin_for(WINDOW_S + _SETTLE_S)
+                windows.append(Window(policy, start_ns, time.time_ns()))
+        recorder.spin_for(1.0)
+    policies = figures(windows, list(recording.truth), recording.served, deadline_ms, idle, bundle)
+    return {
+        "auto": policies["auto"],
+        "full": policies["full"],
+        "base": policies["base"],
+        "deadline_ms": deadline_ms,
+        "full_idle_ms_p50": round(idle.full_p50, 2),
+        "full_idle_ms_p99": round(idle.full_p99, 2),
+        "base_idle_ms_p50": round(idle.base_p50, 2),
+        "seconds": options.seconds,
+        "seed": options.seed,
+    }
+
+
+def measure_idle(recorder: Recorder) -> IdleTimes:
+    """Times at full and at base with no load of ours."""
+    served = {}
+    for depth in ("full", "base"):
+        recorder.set_parameters(depth=depth, deadline_ms=0.0)
+        recorder.spin_for(1.0)
+        recorder.start()
+        recorder.spin_until(lambda: len(recorder.recording.served) >= _IDLE_FRAMES, "frames of an idle machine", 60.0)
+        served[depth] = recorder.recording.served
+    full = [frame.latency_ms for frame in served["full"]]
+    return IdleTimes(
+        float(np.median(full)),
+        float(np.percentile(full, 99)),
+        float(np.median([frame.latency_ms for frame in served["base"]])),
+        *(float(np.median([frame.inference_ms for frame in served[depth]])) for depth in ("full", "base")),
+    )
+
+
+def figures(
+    windows: Sequence[Window],
+    published: Iterable[int],
+    served: Iterable[ServedFrame],
+    deadline_ms: float,
+    idle: IdleTimes,
+    bundle: Bundle,
+) -> Mapping[str, PolicyFigures]:
+    """Figures of each policy, from the stamps of all published frames and the reports of those that were served.
+
+    A frame that was not served is a miss. A miss is avoidable where the frame, less what its refinements took, would
+    have been in time at base; what they took is estimated by the time of this frame over that of an idle machine, and
+    by their GFLOPs. Of a frame that was not served nobody knows; it counts as avoidable.
+    """
+    reports = {frame.stamp_ns: frame for frame in served}
+    rows: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
+    for stamp_ns in published:
+        policy = next((window.policy for window in windows if window.start_ns <= stamp_ns < window.end_ns), None)
+        if policy is None:
+            continue
+        frame = reports.get(stamp_ns)
+        if frame is None:
+            rows[policy].append((True, True, 0.0))
+            continue
+        late = frame.latency_ms > deadline_ms
+        avoidable = late and frame.latency_ms - refinements_ms(frame, idle, bundle) <= deadline_ms
+        rows[policy].append((late, avoidable, bundle.average_precision(bundle.space.parse(frame.depth))))
+    return {policy: _figures(rows[policy]) for policy in POLICIES}
+
+
+def refinements_ms(frame: ServedFrame, idle: IdleTimes, bundle: Bundle) -> float:
+    """What a frame would have saved at base, milliseconds."""
+    gflops, space = bundle.manifest.gflops, bundle.space
+    base, full = space.total(gflops, space.base), space.total(gflops, space.full)
+    share = (space.total(gflops, space.parse(frame.depth)) - base) / (full - base)
+    refined_ms = share * (idle.full_inference - idle.base_inference)
+    return refined_ms * frame.inference_ms / (idle.base_inference + refined_ms)
+
+
+def _figures(rows: Sequence[tuple[bool, bool, float]]) -> PolicyFigures:
+    late, avoidable, ap = (np.array(column, float) for column in zip(*rows, strict=True)) if rows else [np.zeros(0)] * 3
+    number = max(1, len(rows))
+    return {
+        "frames": len(rows),
+        "miss_percent": round(100.0 * float(late.sum()) / number, 2),
+        "avoidable_miss_percent": round(100.0 * float(avoidable.sum()) / number, 2),
+        "effective_ap": round(100.0 * float((ap * (1.0 - late)).sum()) / number, 3),
+        "mean_ap": round(100.0 * float(ap.sum()) / number, 3),
+    }
