@@ -111,10 +111,12 @@ class DepthController:
 
     @property
     def ladder(self) -> Ladder:
-        """The configurations that nothing beats in both time and AP, within the limits."""
+        """The configurations that nothing beats in both time and AP, within the limits; base and full are its ends."""
         allowed = self._limits.within(self.space, list(self._average_precision))
         rungs = [Rung(config, self.latency_ms(config), self._average_precision[config]) for config in allowed]
-        return Ladder.pareto(rungs)
+        ends = {name: config if config in allowed else None for name, config in
+                (("base", self.space.base), ("full", self.space.full))}
+        return Ladder.pareto(rungs, **ends)
 
     @property
     def state(self) -> ControllerState:

@@ -74,7 +74,9 @@ def summary(runs: Sequence[Run], policy: str = AUTO) -> dict[str, float]:
         "oracle_percent": round(statistics.fmean(run.outcome.oracle_percent for run in chosen), 2),
         "gain_percent": round(statistics.fmean(run.outcome.gain_percent for run in chosen), 2),
         "effective_ap": round(statistics.fmean(run.outcome.effective_ap for run in chosen), 3),
-        "misses_per_rise": max(run.misses_per_rise for run in chosen),
+        "misses_per_load_step": max(
+            (run.misses_per_rise for run in chosen if run.trace.startswith("steps ")), default=0
+        ),
     }
 
 
