@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from anydepth_perception.backends import Backend, BackendError, BackendMissingError, create_backend, preference
 from anydepth_perception.backends.engine_cache import TIMING_CACHE_FILE, EngineCache
 from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.controller import AUTO, DepthController
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.execution import Checked, EngineReady
+from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady
 from anydepth_perception.profile import Profile, ProfileError, load_or_measure
-from anydepth_perception.serving.settings import Settings
+from anydepth_perception.serving.settings import AUTO_EXECUTION, Settings
 from anydepth_perception.serving.thresholds import parse_thresholds
 
 _LOG = logging.getLogger(__name__)
+
+_WORTHWHILE = 1.03
+"""Time of staged over that of whole up to which `execution: auto` takes staged."""
+
+_COMPARED_FRAMES = 21
 
 NO_CACHE = "none"
 """Value of the parameter `cache_dir` that keeps no engines."""
@@ -92,7 +100,7 @@ def load(
         model: name of a shipped bundle, or path of a bundle's folder (NAME.anydepth).
         backend: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         threads: CPU threads, 0 to leave the choice to the backend.
-        execution: `whole`, or `staged`, in which depth may be reduced within a call too.
+        execution: `whole`, `staged`, in which depth may change within a call too, or `auto`, the better one here.
         cache_dir: folder of engines; empty for the user's cache, `none` for no cache.
         profile: path of a latency profile; empty for the one that was saved here, else one is measured.
 
@@ -183,7 +191,10 @@ def _load_with(
         workspace_mib=settings.workspace_mib,
         timing_cache=cache.folder / TIMING_CACHE_FILE if cache is not None else None,
     )
-    detector = _compile(bundle, backend, cache, settings, progress)
+    if settings.execution == AUTO_EXECUTION:
+        detector = _compile_the_better(bundle, backend, cache, settings, progress)
+    else:
+        detector = _compile(bundle, backend, cache, settings, settings.execution, progress)
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
         detector.ensure(bundle.space.parse(settings.depth))
@@ -223,18 +234,21 @@ def _compile(
     backend: Backend,
     cache: EngineCache | None,
     settings: Settings,
+    execution: str,
     progress: Callable[[str], object],
 ) -> Detector:
     if settings.depth != AUTO:
         bundle.space.parse(settings.depth)  # refused before the engines are built
+    # Under `auto` they are for staged; given to `whole` by name, they are refused.
+    points = () if (settings.execution, execution) == (AUTO_EXECUTION, WHOLE) else settings.decision_points
     started = time.perf_counter()
     configs = bundle.default_configs()
     detector = Detector(
         bundle,
         backend,
         configs=(),
-        execution=settings.execution,
-        decision_points=settings.decision_points or None,
+        execution=execution,
+        decision_points=points or None,
         cache=cache,
         progress=lambda event: _tell(event, progress),
     )
@@ -243,6 +257,34 @@ def _compile(
     detector.warm_up(1)
     progress(f"{len(configs)} rungs: engines ready in {time.perf_counter() - started:.1f} s on {backend.name}")
     return detector
+
+
+def _compile_the_better(
+    bundle: Bundle,
+    backend: Backend,
+    cache: EngineCache | None,
+    settings: Settings,
+    progress: Callable[[str], object],
+) -> Detector:
+    """Staged where that costs little time at full depth, so that decisions within a frame win more than it; else whole.
+
+    On made-up loads such decisions are worth a tenth of a frame's time, on recorded ones of a busy CPU some percent.
+    """
+    whole, staged = (
+        _compile(bundle, backend, cache, settings, execution, progress) for execution in (WHOLE, STAGED)
+    )
+    image = np.zeros((bundle.manifest.input.height, bundle.manifest.input.width, 3), np.uint8)
+    times: dict[str, list[float]] = {WHOLE: [], STAGED: []}
+    for _ in range(_COMPARED_FRAMES):
+        for name, detector in ((WHOLE, whole), (STAGED, staged)):
+            times[name].append(detector.detect(image, bundle.full).inference_ms)
+    ratio = statistics.median(times[STAGED]) / statistics.median(times[WHOLE])
+    chosen = staged if ratio <= _WORTHWHILE else whole
+    progress(
+        f"execution auto: staged takes {ratio:.2f} of the time of whole at full depth, so it is "
+        f"{STAGED if chosen is staged else WHOLE} (staged up to {_WORTHWHILE})"
+    )
+    return chosen
 
 
 def _tell(event: EngineReady | Checked, progress: Callable[[str], object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -13,6 +14,7 @@ from anydepth_perception.backends import BackendError, BackendMissingError
 from anydepth_perception.backends.onnxruntime import OnnxRuntimeBackend
 from anydepth_perception.bundle import BundleError
 from anydepth_perception.depth.space import DecisionPointError, DepthConfig, DepthConfigError
+from anydepth_perception.detection.detector import Detector
 from anydepth_perception.profile import ProfileError
 from anydepth_perception.serving import model as loading
 from anydepth_perception.serving.model import load_model, load_next_model
@@ -116,6 +118,21 @@ def test_staged_execution_decides_where_the_settings_say(tiny_bundle_path):
     assert [entries[0] for entries in model.detector.groups] == ["stem", "p4", "head"]
     model.controller.begin(1000.0)
     assert model.controller.may_change
+
+
+@pytest.mark.parametrize(("ratio", "groups"), [(1.02, 4), (1.2, 1)])
+def test_auto_takes_staged_where_it_costs_little(tiny_bundle_path, monkeypatch, ratio, groups):
+    detect = Detector.detect
+
+    def timed(self, image, config, **options):
+        result = detect(self, image, config, **options)
+        return dataclasses.replace(result, inference_ms=10.0 * (ratio if len(self.groups) > 1 else 1.0))
+
+    monkeypatch.setattr(Detector, "detect", timed)
+    told: list[str] = []
+    model = load_model(Settings(model=str(tiny_bundle_path), execution="auto"), told.append)
+    assert len(model.detector.groups) == groups
+    assert any(f"execution auto: staged takes {ratio:.2f} of the time of whole" in text for text in told)
 
 
 @pytest.mark.parametrize(
