@@ -32,6 +32,13 @@ def checked_times(name: str, times: Mapping[Key, float]) -> dict[Key, float]:
     return dict(times)
 
 
+def checked_host_time(name: str, milliseconds: float) -> float:
+    """A time that is finite and not negative. Raises: ValueError."""
+    if not 0.0 <= milliseconds < math.inf:
+        raise ValueError(f"{name} is {milliseconds}, expected a finite time of at least 0 ms")
+    return milliseconds
+
+
 def checked_precision(space: DepthSpace, average_precision: Mapping[DepthConfig, float]) -> dict[DepthConfig, float]:
     """AP of configurations of `space`, base and full among them. Raises: ValueError, DepthConfigError."""
     for config, value in average_precision.items():

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from anydepth_perception.depth.completions import BIN, Node, build_tables
+from anydepth_perception.depth.choice import choose
+from anydepth_perception.depth.completions import Node, build_tables
 from anydepth_perception.depth.control_frame import FrameInProgress, MissPrice
 from anydepth_perception.depth.control_settings import ControllerParameters, ControllerState
-from anydepth_perception.depth.control_times import checked_precision, checked_steps, checked_times, monotone, scaled
+from anydepth_perception.depth.control_times import (
+    checked_host_time,
+    checked_precision,
+    checked_steps,
+    checked_times,
+    monotone,
+    scaled,
+)
 from anydepth_perception.depth.ladder import Ladder, Rung
 from anydepth_perception.depth.limits import DepthLimits
-from anydepth_perception.depth.residuals import LOW_BIN, Features, Predictor, ResidualWindow
+from anydepth_perception.depth.residuals import Features, Predictor, ResidualWindow
+from anydepth_perception.depth.slowdowns import Slowdowns, clipped
 from anydepth_perception.depth.space import DepthConfig, DepthSpace, Step
 
 AUTO = "auto"
@@ -23,11 +29,8 @@ AUTO = "auto"
 _HOPELESS = 0.8
 """A frame is beyond rescue when its budget is below this share of the fastest configuration's time when idle."""
 
-_MAX_LOG_SLOWDOWN = 10.0
-"""Far beyond any real slowdown (22,000 times); keeps a broken clock from overflowing the estimates."""
-
-_SLOW_STEP = 0.3
-"""Of one frame's ln(slowdown) from the slow mean, at most so much moves it; the fast mean follows by up to 1."""
+_NOTHING = -60.0
+"""ln of a time that is as good as none."""
 
 _LONGEST_MS = 1e9
 """Of a budget: more counts as this much."""
@@ -75,9 +78,6 @@ class DepthController:
             ValueError: a time or an AP is missing, not finite or out of range; it names which.
             DecisionPointError: a point is not an entry.
         """
-        for name, value in (("preprocess_ms", preprocess_ms), ("postprocess_ms", postprocess_ms)):
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"{name} is {value}, expected a finite time of at least 0 ms")
         self.space = space
         self.parameters = parameters or ControllerParameters()
         self.doubts: list[str] = []
@@ -88,13 +88,14 @@ class DepthController:
             self._step_ms = scaled(space, self._step_ms, self._config_ms)
         self._latency_ms = dict(self._config_ms)
         self._average_precision = checked_precision(space, average_precision)
-        self._preprocess_ms, self._postprocess_ms = preprocess_ms, postprocess_ms
+        self._preprocess_ms = checked_host_time("preprocess_ms", preprocess_ms)
+        self._postprocess_ms = checked_host_time("postprocess_ms", postprocess_ms)
         self._points = tuple(points)
         self._level = {name: level for level, (name, *_) in enumerate(space.groups(points))}
         number = len(self._level)
         self._windows = [ResidualWindow(self.parameters.window) for _ in range(number)]
         self._predictors = [Predictor(self.parameters.forgetting) for _ in range(number)]
-        self._slow = self._fast = self._host = math.log(self.parameters.initial_slowdown)
+        self._slowdowns = Slowdowns(self.parameters)
         self._price = MissPrice(self.parameters.penalty)
         self._frames = 0
         self._fixed: DepthConfig | None = None
@@ -114,9 +115,8 @@ class DepthController:
         """The configurations that nothing beats in both time and AP, within the limits; base and full are its ends."""
         allowed = self._limits.within(self.space, list(self._average_precision))
         rungs = [Rung(config, self.latency_ms(config), self._average_precision[config]) for config in allowed]
-        ends = {name: config if config in allowed else None for name, config in
-                (("base", self.space.base), ("full", self.space.full))}
-        return Ladder.pareto(rungs, **ends)
+        base, full = (config if config in allowed else None for config in (self.space.base, self.space.full))
+        return Ladder.pareto(rungs, base=base, full=full)
 
     @property
     def state(self) -> ControllerState:
@@ -124,8 +124,8 @@ class DepthController:
         window = self._windows[0]
         return ControllerState(
             depth=self.depth,
-            inference_slowdown=math.exp(self._slow),
-            host_slowdown=math.exp(self._host),
+            inference_slowdown=math.exp(self._slowdowns.slow),
+            host_slowdown=math.exp(self._slowdowns.host),
             margin=math.exp(window.quantile(1.0 - self.parameters.miss_target)),
             feasible=self._feasible,
             price=self._price.value,
@@ -173,14 +173,10 @@ class DepthController:
     def announce(self, log_ratio: float, *, host: bool = False) -> None:
         """Feeds forward that clocks were capped or freed: times are going to be e^`log_ratio` of what they were.
 
-        For discrete events alone, a power mode or a clock's cap; what is not finite is left out.
+        For discrete events alone, a power mode or a clock's cap; what is not finite is left out. It counts from the
+        next frame on, and may be called from any thread.
         """
-        if not math.isfinite(log_ratio):
-            return
-        if host:
-            self._host = _bounded(self._host + log_ratio)
-        else:
-            self._slow, self._fast = _bounded(self._slow + log_ratio), _bounded(self._fast + log_ratio)
+        self._slowdowns.announce(log_ratio, host)
 
     def begin(self, budget_ms: float | None) -> DepthConfig:
         """Plans a frame that has `budget_ms` left until its deadline, and returns the plan.
@@ -192,8 +188,8 @@ class DepthController:
         frame = self._frame
         if frame.node is None:
             return config
-        frame.decided_ms[0] = self._preprocess_ms * math.exp(self._host)
-        self._decide(frame, 0, (self._fast - self._slow, 0.0, 0.0))
+        frame.decided_ms[0] = self._preprocess_ms * math.exp(self._slowdowns.host)
+        self._decide(frame, 0, (self._slowdowns.fast - self._slowdowns.slow, 0.0, 0.0))
         return frame.config
 
     def open(self, budget_ms: float | None) -> DepthConfig:
@@ -201,6 +197,7 @@ class DepthController:
 
         Returns what runs where `may_change` is False.
         """
+        self._slowdowns.follow()
         fixed = self._fixed
         if budget_ms is not None:
             budget_ms = min(budget_ms, _LONGEST_MS) if budget_ms > 0.0 else 0.0  # NaN too
@@ -210,7 +207,7 @@ class DepthController:
             self._frame = FrameInProgress(config, budget_ms, None)
             return config
         self._frame = FrameInProgress(self._root.base_config, budget_ms, self._root)
-        self._frame.post_ms = self._postprocess_ms * math.exp(self._host)
+        self._frame.post_ms = self._postprocess_ms * math.exp(self._slowdowns.host)
         return self._root.base_config
 
     @property
@@ -230,27 +227,29 @@ class DepthController:
         frame, level = self._frame, self._level[point]
         if frame.node is None or (level and level != len(frame.features)):
             return frame.config
+        slow = self._slowdowns.slow
+        deviation = self._slowdowns.fast - slow
         if level == 0:
             elapsed_ms = elapsed_ms if 0.0 <= elapsed_ms < math.inf else frame.decided_ms[0]
             frame.decided_ms[0] = elapsed_ms
             frame.knows_start = True
             x1 = 0.0
             if self._preprocess_ms > 0.0 and elapsed_ms > 0.0:
-                x1 = _clipped(math.log(elapsed_ms / self._preprocess_ms) - self._slow, 1.0)
+                x1 = clipped(math.log(elapsed_ms / self._preprocess_ms) - slow, 1.0)
             frame.features.clear()
             frame.predicted.clear()
-            self._decide(frame, 0, (self._fast - self._slow, x1, 0.0))
+            self._decide(frame, 0, (deviation, x1, 0.0))
             return frame.config
         last_ms = frame.decided_ms[-1]
         elapsed_ms = elapsed_ms if last_ms <= elapsed_ms < math.inf else last_ms
         ran_ms = frame.group_ms + (frame.groups_ms[-1] if frame.groups_ms else 0.0)
         frame.groups_ms.append(ran_ms)
         spent_ms, group_spent_ms = elapsed_ms - frame.decided_ms[0], elapsed_ms - last_ms
-        x1 = _clipped(math.log(spent_ms / ran_ms) - self._slow, 1.0) if spent_ms > 0.0 else 0.0
-        x2 = _clipped(math.log(group_spent_ms / frame.group_ms) - self._slow, 1.0) if group_spent_ms > 0.0 else 0.0
+        x1 = clipped(math.log(spent_ms / ran_ms) - slow, 1.0) if spent_ms > 0.0 else 0.0
+        x2 = clipped(math.log(group_spent_ms / frame.group_ms) - slow, 1.0) if group_spent_ms > 0.0 else 0.0
         frame.decided_ms.append(elapsed_ms)
         frame.node = frame.next
-        self._decide(frame, level, (self._fast - self._slow, x1, x2))
+        self._decide(frame, level, (deviation, x1, x2))
         return frame.config
 
     def end(self, inference_ms: float, host_ms: float | None = None) -> None:
@@ -267,21 +266,18 @@ class DepthController:
         if not 0.0 < inference_ms < math.inf:
             return
         profiled_host_ms = self._preprocess_ms + self._postprocess_ms
-        expected_post_ms = self._postprocess_ms * math.exp(self._host)
+        expected_post_ms = self._postprocess_ms * math.exp(self._slowdowns.host)
         post_ms = expected_post_ms
         if host_ms is not None and 0.0 < host_ms < math.inf:
-            pre_ms = frame.decided_ms[0] if frame.knows_start else self._preprocess_ms * math.exp(self._host)
+            pre_ms = frame.decided_ms[0] if frame.knows_start else self._preprocess_ms * math.exp(self._slowdowns.host)
             post_ms = host_ms - pre_ms
             if profiled_host_ms > 0.0:
-                innovation = math.log(host_ms) - math.log(profiled_host_ms) - self._host
-                self._host = _bounded(self._host + 0.3 * _clipped(innovation, 0.5))
+                self._slowdowns.observe_host(math.log(host_ms) - math.log(profiled_host_ms))
         profiled_ms = self.latency_ms(frame.config)
         slowdown = math.log(inference_ms) - math.log(profiled_ms)
         end_ms = frame.decided_ms[0] + inference_ms + max(0.0, post_ms) - expected_post_ms
         self._learn(frame, slowdown, profiled_ms, end_ms)
-        # A stall is no slowdown: one frame moves the means by so much at most.
-        self._slow = _bounded(self._slow + parameters.slow_gain * _clipped(slowdown - self._slow, _SLOW_STEP))
-        self._fast = _bounded(self._fast + parameters.fast_gain * _clipped(slowdown - self._fast, 1.0))
+        self._slowdowns.observe(slowdown)
         if frame.budget_ms is not None and self._fixed is None:
             total_ms = end_ms + expected_post_ms
             saved_ms = (profiled_ms - self._root.fastest_ms) * math.exp(min(slowdown, 1.0))
@@ -301,14 +297,14 @@ class DepthController:
 
     def expected_ms(self, config: DepthConfig) -> float:
         """Expected time of a frame at `config` now, host and inference."""
-        host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._host)
-        return host_ms + self.latency_ms(config) * math.exp(self._slow)
+        host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._slowdowns.host)
+        return host_ms + self.latency_ms(config) * math.exp(self._slowdowns.slow)
 
     def bound_ms(self, config: DepthConfig) -> float:
         """Time that a frame at `config` exceeds with a probability of about `miss_target`."""
-        host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._host)
+        host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._slowdowns.host)
         margin = self._windows[0].quantile(1.0 - self.parameters.miss_target)
-        return host_ms + self.latency_ms(config) * math.exp(self._slow + margin)
+        return host_ms + self.latency_ms(config) * math.exp(self._slowdowns.slow + margin)
 
     def _decide(self, frame: FrameInProgress, level: int, x: Features) -> None:
         """Chooses the way through group `level`; the choice and what it was based on go into `frame`."""
@@ -318,44 +314,17 @@ class DepthController:
         frame.features.append(x)
         frame.predicted.append(predicted)
         left_ms = frame.budget_ms - frame.decided_ms[level] - frame.post_ms
-        config, way, feasible = node.base_config, node.base, False
-        if left_ms > 0.0:
-            expected = math.floor((math.log(left_ms) - self._slow - predicted - node.first_bin) / BIN + 1e-6)
-            index = expected - LOW_BIN + 1
-            counts, size = window.counts, window.size
-            if index - node.deepest_bin >= len(counts) or (
-                index > node.deepest_bin and counts[index - node.deepest_bin] == size
-            ):
-                config, way, feasible = node.deepest_config, node.deepest, True
-            elif index > 0 and counts[min(index, len(counts) - 1)] > 0.0:
-                # Of the frames seen, so many would have had time for each completion.
-                in_time = counts.take(index - node.bins, mode="clip")
-                worth = np.maximum.reduceat(in_time * node.values, node.starts)
-                if node.children:
-                    worth += in_time.dot(node.foreseen)
-                surviving = in_time.take(node.starts).tolist()
-                way = self._best_way(worth.tolist(), surviving, parameters.risk_per_decision * size)
-                fitting = bisect_right(node.bins_of[way], expected)
-                config = node.configs[node.firsts[way] + max(0, fitting - 1)]
-                feasible = surviving[0] >= 0.5 * size
+        log_left = math.log(left_ms) - self._slowdowns.slow - predicted if left_ms > 0.0 else -math.inf
+        if log_left > _NOTHING:
+            bound = parameters.risk_per_decision * parameters.miss_target
+            config, way, feasible = choose(node, window, log_left, bound, self._price.value)
+        else:
+            config, way, feasible = node.base_config, node.base, False
         if level == 0:
             self._feasible = feasible
         frame.config = config
         frame.group_ms = node.group_ms[way]
         frame.next = node.children[way] if node.children else None
-
-    def _best_way(self, worth: Sequence[float], surviving: Sequence[float], risk_scale: float) -> int:
-        """The way of most worth whose fastest completion is not much more often late than the fastest of all."""
-        most, best, best_worth = surviving[0], 0, -math.inf
-        bound, price = risk_scale * self.parameters.miss_target, self._price.value
-        for way, value in enumerate(worth):
-            risk = most - surviving[way]
-            if risk > bound:
-                break  # ways are in ascending order of time
-            value -= price * risk
-            if value > best_worth:
-                best, best_worth = way, value
-        return best
 
     def _learn(self, frame: FrameInProgress, slowdown: float, profiled_ms: float, end_ms: float) -> None:
         """Takes in how much longer than profiled the rest of the frame took behind each point."""
@@ -363,7 +332,7 @@ class DepthController:
         self._frames += 1
         turn = self._frames % len(self._predictors)
         if frame.node is None:
-            x = (self._fast - self._slow, 0.0, 0.0)
+            x = (self._slowdowns.fast - self._slowdowns.slow, 0.0, 0.0)
             features, predicted, decided = [x], [self._predictors[0](x)], frame.decided_ms[:1]
         else:
             features, predicted, decided = frame.features, frame.predicted, frame.decided_ms
@@ -372,7 +341,7 @@ class DepthController:
                 left_ms = profiled_ms - frame.groups_ms[level - 1]
             taken_ms = end_ms - decided_ms
             if taken_ms > 0.0 and left_ms > 0.0:
-                residual = math.log(taken_ms) - math.log(left_ms) - self._slow - expected
+                residual = math.log(taken_ms) - math.log(left_ms) - self._slowdowns.slow - expected
                 if abs(x[1]) < 1.0:  # a frame that stalled before the point tells nothing of ordinary ones
                     self._windows[level].add(residual)
                 if level == turn:
@@ -387,11 +356,3 @@ class DepthController:
             self.space, self._step_ms, precision, self._points, None if self._points else self._config_ms,
             foresight=self.parameters.foresight,
         )
-
-
-def _bounded(log_slowdown: float) -> float:
-    return min(_MAX_LOG_SLOWDOWN, max(-_MAX_LOG_SLOWDOWN, log_slowdown))
-
-
-def _clipped(deviation: float, most: float) -> float:
-    return min(most, max(-most, deviation))

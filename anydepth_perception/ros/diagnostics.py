@@ -57,6 +57,21 @@ def clock_health(topic: str, age: CountedAge | None) -> Health | None:
     return Health(DiagnosticStatus.WARN, text)
 
 
+def deadline_health(settings: Settings, model: Model | None) -> Health | None:
+    """A warning of a deadline that no depth is expected to meet now, with the figure that would work."""
+    if model is None or model.controller.state.feasible:
+        return None
+    controller = model.controller
+    deadlines = [value for value in (*settings.camera_deadlines_ms, settings.deadline_ms) if value]
+    if not deadlines:
+        return None
+    text = (
+        f"a deadline of {min(deadlines):g} ms is not met at any depth under the load of now; base needs "
+        f"{controller.bound_ms(controller.space.base):.0f} ms and the time from the camera to here"
+    )
+    return Health(DiagnosticStatus.WARN, text)
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1.0 else f"{seconds * 1e3:.0f} ms"
 
@@ -94,8 +109,10 @@ def detector_values(
         "execution": settings.execution,
         "depth_setting": settings.depth,
         "deadline_ms": settings.deadline_ms,
-        "slowdown": model.controller.state.inference_slowdown if model is not None else None,
     }
+    if model is not None:
+        state = model.controller.state
+        values |= {"slowdown": state.inference_slowdown, "host_slowdown": state.host_slowdown, "margin": state.margin}
     values |= frame_values(summary)
     values["memory_mib"] = memory_bytes / 2**20 if memory_bytes is not None else None
     return values

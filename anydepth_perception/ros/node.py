@@ -17,12 +17,20 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.depth.space import DepthConfig
-from anydepth_perception.profile.events import OverCurrent
+from anydepth_perception.profile.events import CapChange, OverCurrent
 from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.camera import Camera, output_prefixes
 from anydepth_perception.ros.declaration import declare, unknown_overrides
-from anydepth_perception.ros.diagnostics import Health, detector_values, diagnostic_array, frame_values, status, worst
+from anydepth_perception.ros.diagnostics import (
+    Health,
+    deadline_health,
+    detector_values,
+    diagnostic_array,
+    frame_values,
+    status,
+    worst,
+)
 from anydepth_perception.ros.process import ProcessNode, RosLogHandler, StopRequest, one_line
 from anydepth_perception.ros.system import SystemWatch, system_values
 from anydepth_perception.serving.model import Model, load_model, load_next_model
@@ -249,7 +257,11 @@ class DetectorNode(LifecycleNode, ProcessNode):
         for event in system.events:
             if not isinstance(event, OverCurrent):  # a board at its limit has some each second: diagnostics warn of it
                 self.get_logger().info(str(event))
-        health = worst([self._own_health(model), *(health for _, health in camera_healths), *system.warnings])
+            if isinstance(event, CapChange) and model is not None:
+                model.controller.announce(event.log_ratio, host=event.side == "host")
+        healths = [self._own_health(model), *(health for _, health in camera_healths), *system.warnings]
+        late = deadline_health(self._settings, model) if self._cameras else None
+        health = worst(healths if late is None else [*healths, late])
         statuses = [status(f"{name}: detector", hardware_id, health, values)]
         for camera, camera_health in camera_healths:
             camera_values = {"deadline_ms": camera.deadline_ms, **frame_values(camera.statistics.summary(now_s))}

@@ -79,6 +79,7 @@ class Model:
         faults = [f"{item.backend} is not used: {item.reason}" for item in self.fallbacks if item.is_fault]
         if self.cache is not None and self.cache.problem:
             faults.append(self.cache.problem)
+        faults.extend(self.controller.doubts)
         return faults
 
 
