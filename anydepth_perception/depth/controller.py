@@ -29,9 +29,6 @@ AUTO = "auto"
 _HOPELESS = 0.8
 """A frame is beyond rescue when its budget is below this share of the fastest configuration's time when idle."""
 
-_NOTHING = -60.0
-"""ln of a time that is as good as none."""
-
 _LONGEST_MS = 1e9
 """Of a budget: more counts as this much."""
 
@@ -44,8 +41,8 @@ class DepthController:
     with the highest expected AP of frames in time, where a frame that is late counts 0, as long as that adds no more
     than a bounded risk to what the fastest completion risks anyway: a miss that depth does not change costs nothing.
 
-    It has no clock: all times are handed in, in milliseconds. `begin`, `decide` and `end` belong to one thread.
-    `set_depth`, `depth` and `state` may be used from others: they swap or read single references.
+    It has no clock: all times are handed in, in milliseconds. `begin`, `decide`, `end` and the limits belong to one
+    thread; `set_depth`, `announce`, `depth` and `state` may be used from others.
     """
 
     def __init__(
@@ -145,11 +142,7 @@ class DepthController:
             self._fixed = config
 
     def set_limits(self, limits: DepthLimits) -> None:
-        """Bounds what `auto` may choose; takes effect with the next `begin`.
-
-        Raises:
-            DepthConfigError: the network has no such configuration, or nothing is left between the limits.
-        """
+        """Bounds what `auto` may choose, from the next `begin` on. Raises: DepthConfigError (`DepthLimits.within`)."""
         if limits == self._limits:
             return
         before, self._limits = self._limits, limits
@@ -160,11 +153,7 @@ class DepthController:
             raise
 
     def set_miss_target(self, miss_target: float) -> None:
-        """Sets `ControllerParameters.miss_target`; takes effect with the next decision.
-
-        Raises:
-            ValueError: it is not between 0 and 1.
-        """
+        """Sets `ControllerParameters.miss_target`. Raises: ValueError, where it is not between 0 and 1."""
         if not 0.0 < miss_target < 1.0:
             raise ValueError(f"miss_target is {miss_target}, expected more than 0 and less than 1")
         if miss_target != self.parameters.miss_target:
@@ -314,8 +303,8 @@ class DepthController:
         frame.features.append(x)
         frame.predicted.append(predicted)
         left_ms = frame.budget_ms - frame.decided_ms[level] - frame.post_ms
-        log_left = math.log(left_ms) - self._slowdowns.slow - predicted if left_ms > 0.0 else -math.inf
-        if log_left > _NOTHING:
+        if left_ms > 0.0:
+            log_left = math.log(left_ms) - self._slowdowns.slow - predicted
             bound = parameters.risk_per_decision * parameters.miss_target
             config, way, feasible = choose(node, window, log_left, bound, self._price.value)
         else:

@@ -10,20 +10,17 @@ from typing import Any, TypeVar
 from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECISIONS
 from anydepth_perception.depth.space import DepthSpace
 from anydepth_perception.execution import STAGED, WHOLE
+from anydepth_perception.serving.list_parameters import Entries, Numbers, Thresholds, Topics
 from anydepth_perception.serving.parameters import (
     Choice,
     Depth,
     DepthLimit,
-    Entries,
     Flag,
     Kind,
     Known,
     Number,
-    Numbers,
     RefusedValueError,
     Text,
-    Thresholds,
-    Topics,
     Value,
     WholeNumber,
 )
