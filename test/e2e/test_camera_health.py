@@ -22,6 +22,7 @@ def camera(observer):
         class_names=("person",),
         frames=None,
         enqueue=lambda pending: False,
+        counted_age=lambda index: None,
     )
     yield camera
     camera.close()
@@ -48,6 +49,7 @@ def test_remapping_the_image_topic_moves_the_compressed_one_with_it(observer):
         class_names=("person",),
         frames=None,
         enqueue=lambda pending: False,
+        counted_age=lambda index: None,
     )
     assert camera.topic == "/front/image/compressed"
     camera.close()

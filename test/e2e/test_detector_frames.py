@@ -162,12 +162,12 @@ def test_debug_image_and_frame_reports_come_once_subscribed(active):
     assert float(values["latency_ms"]) >= float(values["inference_ms"]) > 0.0
 
 
-def test_shared_detector_ends_at_once_on_sigint(active, detector):
-    active.publisher(Image, "image_raw", RELIABLE).publish(image_message(stamped(0)))
-    detector.end()
-
-
 def test_diagnostics_tell_the_load_of_each_cpu(active):
     values = values_of(active.status(lambda status, values: "cpu_core_percent" in values, "the load of each CPU"))
     assert all(0 <= int(percent) <= 100 for percent in values["cpu_core_percent"].split())
     assert 0.0 <= float(values["cpu_own_percent"]) <= 100.0
+
+
+def test_shared_detector_ends_at_once_on_sigint(active, detector):
+    active.publisher(Image, "image_raw", RELIABLE).publish(image_message(stamped(0)))
+    detector.end()
