@@ -32,6 +32,19 @@ def checked_times(name: str, times: Mapping[Key, float]) -> dict[Key, float]:
     return dict(times)
 
 
+def checked_totals(
+    space: DepthSpace, config_ms: Mapping[DepthConfig, float], doubts: list[str]
+) -> dict[DepthConfig, float]:
+    """Times of whole configurations; a full that is clearly faster than base goes into `doubts`. Raises: ValueError."""
+    checked = checked_times("config_ms", config_ms)
+    base, full = checked.get(space.base), checked.get(space.full)
+    if base is not None and full is not None and full < _CLEARLY * base:
+        doubts.append(
+            f"profile: full takes {full:.3g} ms, less than base with {base:.3g} ms; measure again on an idle machine"
+        )
+    return checked
+
+
 def checked_host_time(name: str, milliseconds: float) -> float:
     """A time that is finite and not negative. Raises: ValueError."""
     if not 0.0 <= milliseconds < math.inf:

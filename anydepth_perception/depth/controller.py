@@ -14,7 +14,7 @@ from anydepth_perception.depth.control_times import (
     checked_host_time,
     checked_precision,
     checked_steps,
-    checked_times,
+    checked_totals,
     monotone,
     scaled,
 )
@@ -79,11 +79,11 @@ class DepthController:
         self.parameters = parameters or ControllerParameters()
         self.doubts: list[str] = []
         """What cannot be right about the profile, one line each."""
-        self._config_ms = checked_times("config_ms", config_ms or {})
+        self._config_ms = checked_totals(space, config_ms or {}, self.doubts)
         self._step_ms = monotone(space, checked_steps(space, step_ms), self.doubts)
         if points:
             self._step_ms = scaled(space, self._step_ms, self._config_ms)
-        self._latency_ms = dict(self._config_ms)
+        self._latency_ms = {} if points else dict(self._config_ms)
         self._average_precision = checked_precision(space, average_precision)
         self._preprocess_ms = checked_host_time("preprocess_ms", preprocess_ms)
         self._postprocess_ms = checked_host_time("postprocess_ms", postprocess_ms)
@@ -214,7 +214,8 @@ class DepthController:
             KeyError: `point` is neither a decision point nor the first entry.
         """
         frame, level = self._frame, self._level[point]
-        if frame.node is None or (level and level != len(frame.features)):
+        decisions = len(frame.features)
+        if frame.node is None or not (level == decisions or (level == 0 and decisions == 1)):
             return frame.config
         slow = self._slowdowns.slow
         deviation = self._slowdowns.fast - slow
@@ -278,7 +279,7 @@ class DepthController:
         return budget_ms < _HOPELESS * self._root.fastest_ms
 
     def latency_ms(self, config: DepthConfig) -> float:
-        """Profiled inference time of `config`: as a whole where it was profiled, else the sum of its steps."""
+        """Profiled inference time of `config`: the sum of its steps, or without points what was profiled as a whole."""
         known = self._latency_ms.get(config)
         if known is None:
             known = self._latency_ms[config] = self.space.total(self._step_ms, config)

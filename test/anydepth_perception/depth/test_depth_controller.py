@@ -268,6 +268,20 @@ def test_a_profile_whose_full_path_is_faster_than_its_essential_one_is_doubted_a
     assert any("p4 takes 0.2 ms at full" in text for text in doubting.doubts)
     assert doubting.latency_ms(EIGHT.with_full(["p4"])) == pytest.approx(10.0)
     assert not controller().doubts
+    upside_down = controller(points=(), config_ms={EIGHT.base: 20.0, EIGHT.full: 10.0})
+    assert upside_down.doubts == [
+        "profile: full takes 10 ms, less than base with 20 ms; measure again on an idle machine"
+    ]
+
+
+def test_points_out_of_turn_change_nothing() -> None:
+    deciding = controller()
+    deciding.open(30.0)
+    begun = deciding.decide("stem", PRE_MS)
+    assert deciding.decide("pan_p5", 1.0) == begun, "two points are missing"
+    later = deciding.decide("p4", 8.0)
+    assert deciding.decide("stem", 9.0) == later, "it has run"
+    assert deciding.decide("p4", 1e3) == later, "it was decided"
 
 
 @pytest.mark.parametrize("depth", ["deep", "", "FFFF", "FFFF.FFFF.d1", "AUTO", DepthConfig((True,) * 4)])
