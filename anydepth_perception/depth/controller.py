@@ -285,11 +285,6 @@ class DepthController:
             known = self._latency_ms[config] = self.space.total(self._step_ms, config)
         return known
 
-    def expected_ms(self, config: DepthConfig) -> float:
-        """Expected time of a frame at `config` now, host and inference."""
-        host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._slowdowns.host)
-        return host_ms + self.latency_ms(config) * math.exp(self._slowdowns.slow)
-
     def bound_ms(self, config: DepthConfig) -> float:
         """Time that a frame at `config` exceeds with a probability of about `miss_target`."""
         host_ms = (self._preprocess_ms + self._postprocess_ms) * math.exp(self._slowdowns.host)

@@ -17,7 +17,6 @@ _HIGH = round(HIGHEST / BIN)
 Features = tuple[float, float, float]
 """Deviations of ln(slowdown) from its slow mean: of the last frames, of this frame so far, of its last group."""
 
-NO_FEATURES: Features = (0.0, 0.0, 0.0)
 _INITIAL_WEIGHTS: Features = (0.5, 0.2, 0.1)
 _INITIAL_RESIDUALS = tuple(-0.15 + 0.4 * index / 11 for index in range(12))
 _PRIOR = 1e-2

@@ -258,7 +258,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
             if not isinstance(event, OverCurrent):  # a board at its limit has some each second: diagnostics warn of it
                 self.get_logger().info(str(event))
             if isinstance(event, CapChange) and model is not None:
-                model.controller.announce(event.log_ratio, host=event.side == "host")
+                model.announce_cap(event.side == "accelerator", event.log_ratio)
         healths = [self._own_health(model), *(health for _, health in camera_healths), *system.warnings]
         late = deadline_health(self._settings, model) if self._cameras else None
         health = worst(healths if late is None else [*healths, late])

@@ -68,6 +68,18 @@ class Model:
         precision = "int8" if self.bundle.manifest.provenance.get("precision") == "int8" else backend.precision
         return f"{backend.name} {backend.version} {precision}"
 
+    def announce_cap(self, of_accelerator: bool, log_ratio: float) -> None:
+        """Feeds a changed cap of a clock forward; a CPU's slows the engines too where they run on the CPU.
+
+        Args:
+            of_accelerator: whether it is the GPU's clock, else the CPU's.
+            log_ratio: ln of the cap before over that of now.
+        """
+        if of_accelerator == (self.backend_name == "tensorrt"):
+            self.controller.announce(log_ratio)
+        if not of_accelerator:
+            self.controller.announce(log_ratio, host=True)
+
     @property
     def cache_folder(self) -> str:
         """Where engines are kept, or `NO_CACHE`."""

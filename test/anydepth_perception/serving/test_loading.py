@@ -120,6 +120,22 @@ def test_staged_execution_decides_where_the_settings_say(tiny_bundle_path):
     assert model.controller.may_change
 
 
+@pytest.mark.parametrize(
+    ("backend", "of_accelerator", "moved"),
+    [("onnxruntime", False, {False, True}), ("onnxruntime", True, set()), ("tensorrt", False, {True}),
+     ("tensorrt", True, {False})],
+)
+def test_a_cap_of_the_cpu_slows_engines_that_run_on_it(settings, backend, of_accelerator, moved):
+    model = dataclasses.replace(load_model(settings, lambda text: None), backend_name=backend)
+    before = model.controller.state
+    model.announce_cap(of_accelerator, 0.7)
+    model.controller.begin(None)
+    after = model.controller.state
+    hosts = {True} if after.host_slowdown > 1.9 * before.host_slowdown else set()
+    engines = {False} if after.inference_slowdown > 1.9 * before.inference_slowdown else set()
+    assert hosts | engines == moved
+
+
 @pytest.mark.parametrize(("ratio", "groups"), [(1.02, 4), (1.2, 1)])
 def test_auto_takes_staged_where_it_costs_little(tiny_bundle_path, monkeypatch, ratio, groups):
     detect = Detector.detect
