@@ -16,13 +16,10 @@ from anydepth_perception.tools.demo.command import processes
 from anydepth_perception.tools.demo.random_load import RandomLoad
 from anydepth_perception.tools.demo.recorder import Recorder, ServedFrame
 from anydepth_perception.tools.demo.run import DemoOptions
+from anydepth_perception.tools.demo.turns import POLICIES, Turn, turn_frames
 
-POLICIES = ("auto", "full", "base")
-WINDOW_S = 2.0
+TURN_S = 2.4
 """Of one policy, before the next one has its turn."""
-
-_SETTLE_S = 0.3
-"""After a change of policy: frames that were under way count for none."""
 
 _IDLE_FRAMES = 120
 _HEADROOM = 1.3
@@ -53,15 +50,6 @@ class LiveFigures(TypedDict):
 
 
 @dataclass(frozen=True)
-class Window:
-    """A stretch of time in which one policy was set; nanoseconds of the camera's clock."""
-
-    policy: str
-    start_ns: int
-    end_ns: int
-
-
-@dataclass(frozen=True)
 class IdleTimes:
     """Latency and inference of the idle machine, milliseconds."""
 
@@ -85,18 +73,18 @@ def measure_live(options: DemoOptions, bundle: Bundle, execution: str) -> LiveFi
         recorder.set_parameters(deadline_ms=deadline_ms, depth="auto")
         recorder.spin_for(3.0)
         recording = recorder.start()
-        windows = []
+        turns = []
         with RandomLoad(options.seed):
             end_s = time.monotonic() + options.seconds
             for policy in itertools.cycle(POLICIES):
                 if time.monotonic() >= end_s:
                     break
                 recorder.set_parameters(depth=policy)
-                start_ns = time.time_ns() + int(_SETTLE_S * 1e9)
-                recorder.spin_for(WINDOW_S + _SETTLE_S)
-                windows.append(Window(policy, start_ns, time.time_ns()))
+                changed_ns = time.time_ns()
+                recorder.spin_for(TURN_S)
+                turns.append(Turn.between(policy, changed_ns, time.time_ns()))
         recorder.spin_for(1.0)
-    policies = figures(windows, list(recording.truth), recording.served, deadline_ms, idle, bundle)
+    policies = figures(turns, list(recording.truth), recording.served, deadline_ms, idle, bundle)
     return {
         "auto": policies["auto"],
         "full": policies["full"],
@@ -129,7 +117,7 @@ def measure_idle(recorder: Recorder) -> IdleTimes:
 
 
 def figures(
-    windows: Sequence[Window],
+    turns: Sequence[Turn],
     published: Iterable[int],
     served: Iterable[ServedFrame],
     deadline_ms: float,
@@ -142,13 +130,8 @@ def figures(
     have been in time at base; what they took is estimated by the time of this frame over that of an idle machine, and
     by their GFLOPs. Of a frame that was not served nobody knows; it counts as avoidable.
     """
-    reports = {frame.stamp_ns: frame for frame in served}
     rows: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
-    for stamp_ns in published:
-        policy = next((window.policy for window in windows if window.start_ns <= stamp_ns < window.end_ns), None)
-        if policy is None:
-            continue
-        frame = reports.get(stamp_ns)
+    for policy, _, frame in turn_frames(turns, published, served):
         if frame is None:
             rows[policy].append((True, True, 0.0))
             continue

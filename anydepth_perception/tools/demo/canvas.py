@@ -15,6 +15,9 @@ FULL = GOOD
 MISSED: Color = (60, 60, 220)
 LOAD: Color = (215, 235, 250)
 ESSENTIAL: Color = (225, 205, 180)
+PAPER: Color = (255, 255, 255)
+
+POLICY_TITLES = {"auto": "auto", "full": "always full", "base": "always base"}
 
 
 def write(canvas: np.ndarray, text: str, origin: tuple[int, int], color: Color, scale: float = 0.5) -> None:

@@ -24,8 +24,9 @@ from anydepth_perception.tools.demo.children import Child, DemoError
 from anydepth_perception.tools.demo.load import BusyProcesses
 from anydepth_perception.tools.demo.recorder import Recorder, Recording
 from anydepth_perception.tools.demo.run import DemoOptions, Run
-from anydepth_perception.tools.demo.summary import Summary, print_summary, summarise
+from anydepth_perception.tools.demo.summary import Summary, gain_in_words, print_summary, summarise
 from anydepth_perception.tools.demo.timeline import draw_timeline
+from anydepth_perception.tools.demo.turns import POLICIES, Turn
 from anydepth_perception.tools.demo.video import write_video
 from anydepth_perception.tools.environment import use_own_ros_domain
 from anydepth_perception.tools.options import add_model
@@ -35,6 +36,8 @@ MIN_SECONDS = 6.0
 STARTUP_S = 180.0
 SETTLE_S = 1.0
 STATUS_S = 0.5
+TURN_S = 1.6
+"""About so long a policy has its turn."""
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> DemoOptions:
@@ -108,11 +111,8 @@ def run_demo(options: DemoOptions, bundle: Bundle) -> Summary:
     say("drawing the video and the timeline")
     write_video(run, options.output / "demo.mp4")
     summary = summarise(run, counts, calibration, options)
-    title = (
-        f"{bundle.name}: {summary['miss_percent']:.1f} % of {summary['frames_published']} frames late, "
-        f"{summary['rungs_used']} depths used, p95 {summary['latency_ms_p95']:.1f} ms"
-    )
-    cv2.imwrite(str(options.output / "timeline.png"), draw_timeline(run, title))
+    title = f"{bundle.name}: {gain_in_words(summary['policies'])}"
+    cv2.imwrite(str(options.output / "timeline.png"), draw_timeline(run, title, summary["policies"]))
     (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print_summary(summary, options)
     return summary
@@ -171,7 +171,7 @@ def processes(
 def record(
     recorder: Recorder, options: DemoOptions, bundle: Bundle, calibration: Calibration
 ) -> tuple[Run, dict[str, int]]:
-    """The run itself: idle, load, idle, a third each. Returns it with the counts of frames."""
+    """The run itself: idle, load, idle, in turns of all policies. Returns it with the counts of frames."""
     published_before = recorder.run_camera(False)
     recorder.spin_for(SETTLE_S)
     before = recorder.counts()
@@ -179,7 +179,9 @@ def record(
     recorder.keep_images = True
     load = CpuLoad()
     cpu: list[tuple[float, float]] = []
-    third = options.seconds / 3
+    turns: list[Turn] = []
+    rounds = max(1, round(options.seconds / (9 * TURN_S)))
+    turn_s = options.seconds / (9 * rounds)
     recorder.run_camera(True)
     start_ns, start_s = time.time_ns(), time.monotonic()
     load_s = [0.0, 0.0]
@@ -191,12 +193,17 @@ def record(
             elif phase == 2:
                 stack.close()
                 load_s[1] = time.monotonic() - start_s
-            while (left := (phase + 1) * third - (time.monotonic() - start_s)) > 0:
-                recorder.spin_for(min(left, STATUS_S))
-                share = load.sample()
-                if share is not None:
-                    cpu.append((time.monotonic() - start_s, share))
-                print_status(recording, time.monotonic() - start_s, calibration.deadline_ms, phase == 1)
+            for policy in POLICIES * rounds:
+                changed_ns = time.time_ns()
+                recorder.set_parameters(depth=policy)
+                end_s = start_s + turn_s * (len(turns) + 1)
+                while (left := end_s - time.monotonic()) > 0:
+                    recorder.spin_for(min(left, STATUS_S))
+                    share = load.sample()
+                    if share is not None:
+                        cpu.append((time.monotonic() - start_s, share))
+                    print_status(recording, time.monotonic() - start_s, calibration.deadline_ms, policy, phase == 1)
+                turns.append(Turn.between(policy, changed_ns, time.time_ns()))
     if sys.stdout.isatty():
         print()
     seconds = time.monotonic() - start_s
@@ -210,25 +217,26 @@ def record(
         start_ns=start_ns,
         seconds=seconds,
         load_s=(load_s[0], load_s[1]),
+        turns=turns,
         deadline_ms=calibration.deadline_ms,
         rate_hz=options.rate_hz,
         cpu=cpu,
         class_names=bundle.class_names,
         space=bundle.space,
+        average_precision=bundle.average_precision,
     )
     return run, counts
 
 
-def print_status(recording: Recording, time_s: float, deadline_ms: float, loaded: bool) -> None:
+def print_status(recording: Recording, time_s: float, deadline_ms: float, policy: str, loaded: bool) -> None:
     """One line on the newest frames: rewritten in place on a terminal, every second otherwise."""
     recent = recording.served[-10:]
     if not recent:
         return
     latency = statistics.median(frame.latency_ms for frame in recent)
-    missed = sum(frame.missed for frame in recording.served)
     line = (
-        f"{time_s:5.1f} s  {'LOAD' if loaded else 'idle'}  depth {recent[-1].depth}  "
-        f"latency {latency:5.1f} of {deadline_ms:.1f} ms  missed {missed} of {len(recording.served)}"
+        f"{time_s:5.1f} s  {'LOAD' if loaded else 'idle'}  {policy:4}  depth {recent[-1].depth}  "
+        f"latency {latency:5.1f} of {deadline_ms:.1f} ms  late {sum(frame.missed for frame in recent)} of {len(recent)}"
     )
     if sys.stdout.isatty():
         print(f"\r{line}   ", end="", flush=True)

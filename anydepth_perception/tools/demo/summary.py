@@ -7,9 +7,9 @@ import os
 import platform
 import statistics
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-import numpy as np
 import onnxruntime
 
 from anydepth_perception.tools.demo.calibration import Calibration
@@ -17,10 +17,16 @@ from anydepth_perception.tools.demo.children import DemoError
 from anydepth_perception.tools.demo.recorder import ServedFrame, split_truth
 from anydepth_perception.tools.demo.run import DemoOptions, Run
 from anydepth_perception.tools.demo.score import Agreement, compare
+from anydepth_perception.tools.demo.scoreboard import PolicyScore, gain_percent, score_policies
 
 
 class Summary(TypedDict):
-    """The figures of a run, as they stand in `summary.json`; depths are shares of stages at full, in [0, 1]."""
+    """The figures of a run, as they stand in `summary.json`; depths are shares of stages at full, in [0, 1].
+
+    Counts of frames are of the whole run. `policies` are the scores of auto, full and base in their turns; the figures
+    from `recall50` to `configurations` are those of auto. `auto_gain_percent` is how much more AP in time auto has than
+    the better one of full and base.
+    """
 
     frames_published: int
     frames_received: int
@@ -28,6 +34,8 @@ class Summary(TypedDict):
     frames_lost: int
     frames_served: int
     detections: int
+    policies: dict[str, PolicyScore]
+    auto_gain_percent: float
     recall50: float
     precision50: float
     latency_ms_p50: float
@@ -55,32 +63,33 @@ def summarise(run: Run, counts: dict[str, int], calibration: Calibration, option
     A frame that was not served counts as missed. The depth of a third is the median, over the frames of its second
     half, of the share of stages on their full path, in [0, 1].
     """
-    served = run.recording.served
-    if not served:
+    auto = [frame.served for frame in run.frames("auto") if frame.served is not None]
+    if not auto:
         raise DemoError("no frame was served during the run")
-    latencies = [frame.latency_ms for frame in served]
-    agreement = agree(run)
-    unserved = max(0, counts["published"] - len(served))
+    scores = score_policies(run)
+    agreement = agree(run, auto)
     bounds = (0.0, run.load_s[0], run.load_s[1], run.seconds)
-    thirds = [depth_between(run, (a + b) / 2, b) for a, b in itertools.pairwise(bounds)]
+    thirds = [depth_between(run, auto, (a + b) / 2, b) for a, b in itertools.pairwise(bounds)]
     return {
         "frames_published": counts["published"],
         "frames_received": counts["received"],
         "frames_replaced": counts["replaced"],
         "frames_lost": counts["published"] - counts["received"],
-        "frames_served": len(served),
+        "frames_served": len(run.recording.served),
         "detections": sum(len(found.names) for found in run.recording.detections.values()),
+        "policies": scores,
+        "auto_gain_percent": min(gain_percent(scores["auto"], scores[policy]) for policy in ("full", "base")),
         "recall50": round(agreement.recall, 4),
         "precision50": round(agreement.precision, 4),
-        "latency_ms_p50": round(float(np.percentile(latencies, 50)), 2),
-        "latency_ms_p95": round(float(np.percentile(latencies, 95)), 2),
+        "latency_ms_p50": scores["auto"]["latency_ms_p50"],
+        "latency_ms_p95": scores["auto"]["latency_ms_p95"],
         "deadline_ms": run.deadline_ms,
-        "miss_percent": round(100 * (sum(f.missed for f in served) + unserved) / max(1, counts["published"]), 2),
-        "rungs_used": len({frame.depth for frame in served}),
+        "miss_percent": scores["auto"]["late_percent"],
+        "rungs_used": len({frame.depth for frame in auto}),
         "depth_before_load": thirds[0],
         "depth_under_load": thirds[1],
         "depth_after_load": thirds[2],
-        "configurations": dict(Counter(frame.depth for frame in served).most_common()),
+        "configurations": dict(Counter(frame.depth for frame in auto).most_common()),
         "full_idle_ms": round(calibration.full_idle.p50, 2),
         "base_idle_ms": round(calibration.base_idle.p50, 2),
         "base_under_load_ms": round(calibration.base_loaded.p50, 2),
@@ -93,10 +102,10 @@ def summarise(run: Run, counts: dict[str, int], calibration: Calibration, option
     }
 
 
-def agree(run: Run) -> Agreement:
-    """Detections of the served frames against the true boxes."""
+def agree(run: Run, served: Sequence[ServedFrame]) -> Agreement:
+    """Detections of served frames against the true boxes, in time or not."""
     total = Agreement()
-    for frame in run.recording.served:
+    for frame in served:
         found = run.recording.detections.get(frame.stamp_ns)
         truth = run.recording.truth.get(frame.stamp_ns)
         if found is not None and truth is not None:
@@ -105,14 +114,25 @@ def agree(run: Run) -> Agreement:
     return total
 
 
-def depth_between(run: Run, start_s: float, end_s: float) -> float:
+def depth_between(run: Run, served: Sequence[ServedFrame], start_s: float, end_s: float) -> float:
     """Median share of stages on their full path, of the frames stamped between two times."""
 
     def share(frame: ServedFrame) -> float:
         return run.space.parse(frame.depth).depth_fraction
 
-    shares = [share(frame) for frame in run.recording.served if start_s <= run.time_s(frame.stamp_ns) < end_s]
+    shares = [share(frame) for frame in served if start_s <= run.time_s(frame.stamp_ns) < end_s]
     return round(statistics.median(shares), 3) if shares else 0.0
+
+
+def gain_in_words(scores: Mapping[str, PolicyScore]) -> str:
+    """One line: what auto has won over always full and always base."""
+    auto = scores["auto"]
+    others = [
+        f"{gain_percent(auto, scores[policy]):+.1f} % on always {policy} ({scores[policy]['on_time_ap']:.1f}; "
+        f"{scores[policy]['late_percent']:.1f} % late)"
+        for policy in ("full", "base")
+    ]
+    return f"auto: {auto['on_time_ap']:.1f} AP in time, {auto['late_percent']:.1f} % late: {', '.join(others)}"
 
 
 def print_summary(summary: Summary, options: DemoOptions) -> None:
@@ -120,10 +140,11 @@ def print_summary(summary: Summary, options: DemoOptions) -> None:
     print(
         f"\n{summary['frames_served']} of {summary['frames_published']} frames served, "
         f"{summary['frames_replaced']} replaced by newer ones, {summary['frames_lost']} lost\n"
-        f"latency p50 {summary['latency_ms_p50']} ms, p95 {summary['latency_ms_p95']} ms, "
+        f"auto: latency p50 {summary['latency_ms_p50']} ms, p95 {summary['latency_ms_p95']} ms, "
         f"deadline {summary['deadline_ms']} ms, {summary['miss_percent']} % late\n"
         f"depth (share of stages at full): {summary['depth_before_load']} before the load, "
         f"{summary['depth_under_load']} under it, {summary['depth_after_load']} after it\n"
         f"recall {summary['recall50']:.2f}, precision {summary['precision50']:.2f} at IoU 0.5\n"
+        f"{gain_in_words(summary['policies'])}\n"
         f"see {options.output}/demo.mp4, timeline.png, summary.json"
     )

@@ -1,8 +1,9 @@
-"""The demo's video: every frame with its detections, and a banner of load, depth and latency above it."""
+"""The demo's video: every frame with its detections; above it the policies' tallies, load, depth and latency."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,26 @@ import numpy as np
 from anydepth_perception.detection.images import Frame
 from anydepth_perception.detection.postprocess import Detections
 from anydepth_perception.ros.messages import annotate
-from anydepth_perception.tools.demo.canvas import ESSENTIAL, FULL, GOOD, INK, LOAD, MISSED, MUTED, write
+from anydepth_perception.tools.demo.canvas import (
+    ESSENTIAL,
+    FULL,
+    GOOD,
+    INK,
+    LOAD,
+    MISSED,
+    MUTED,
+    PAPER,
+    POLICY_TITLES,
+    write,
+)
 from anydepth_perception.tools.demo.children import DemoError
 from anydepth_perception.tools.demo.recorder import ServedFrame
 from anydepth_perception.tools.demo.run import Run
 from anydepth_perception.tools.demo.score import LabelledBoxes
+from anydepth_perception.tools.demo.turns import POLICIES, TurnFrame, policy_at
+
+TALLY_PX = 40
+"""Height of the line of tallies."""
 
 _STAGE_PX = 42
 """Width of a stage in the banner, where there is room for all of them."""
@@ -28,11 +44,15 @@ def write_video(run: Run, path: Path) -> None:
         DemoError: OpenCV cannot write the file.
     """
     served = {frame.stamp_ns: frame for frame in run.recording.served}
+    turns = {frame.stamp_ns: frame for policy in POLICIES for frame in run.frames(policy)}
+    tallies = {policy: Tally() for policy in POLICIES}
     writer: cv2.VideoWriter | None = None
     for stamp_ns, jpeg in sorted(run.recording.images.items()):
         decoded = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
         assert decoded is not None, "the demo encoded it itself"
-        image = draw_frame(run, decoded, stamp_ns, served.get(stamp_ns))
+        if stamp_ns in turns:
+            tallies[turns[stamp_ns].policy].add(run, turns[stamp_ns])
+        image = draw_frame(run, decoded, stamp_ns, served.get(stamp_ns), tallies)
         if writer is None:
             size = (image.shape[1], image.shape[0])
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), run.rate_hz, size)
@@ -44,8 +64,29 @@ def write_video(run: Run, path: Path) -> None:
     writer.release()
 
 
-def draw_frame(run: Run, image: np.ndarray, stamp_ns: int, frame: ServedFrame | None) -> np.ndarray:
-    """One image (bgr) with boxes, and a banner above it: load, depth per stage, latency against the deadline."""
+@dataclass
+class Tally:
+    """What a policy has got so far."""
+
+    frames: int = 0
+    late: int = 0
+    precision: float = 0.0
+
+    def add(self, run: Run, frame: TurnFrame) -> None:
+        """Counts a frame in: its configuration's AP, or nothing if it was late."""
+        self.frames += 1
+        self.late += not frame.on_time
+        self.precision += run.precision_in_time(frame)
+
+    def __str__(self) -> str:
+        number = max(1, self.frames)
+        return f"{100 * self.late / number:.0f} % late, {100 * self.precision / number:.1f} AP in time"
+
+
+def draw_frame(
+    run: Run, image: np.ndarray, stamp_ns: int, frame: ServedFrame | None, tallies: Mapping[str, Tally]
+) -> np.ndarray:
+    """One image (bgr) with boxes, and above it load, depth per stage, latency against the deadline, and the tallies."""
     found = run.recording.detections.get(stamp_ns)
     canvas, _ = annotate(Frame(image, "bgr"), _as_detections(found, run.class_names), run.class_names, "")
     width = canvas.shape[1]
@@ -61,7 +102,20 @@ def draw_frame(run: Run, image: np.ndarray, stamp_ns: int, frame: ServedFrame | 
     else:
         right = _draw_stages(banner, dict(zip(run.space.stages, run.paths(frame), strict=True)), 100, 8)
         _draw_latency(banner, frame, run.deadline_ms, right + 12, width - 10)
-    return np.vstack([banner, canvas])
+    return np.vstack([_draw_tallies(tallies, policy_at(run.turns, stamp_ns), width), banner, canvas])
+
+
+def _draw_tallies(tallies: Mapping[str, Tally], current: str | None, width: int) -> np.ndarray:
+    """A line of all policies; the one whose turn it is stands out."""
+    line = np.full((TALLY_PX, width, 3), PAPER, np.uint8)
+    for index, (policy, tally) in enumerate(tallies.items()):
+        left = width * index // len(tallies)
+        if policy == current:
+            cv2.rectangle(line, (left, 0), (width * (index + 1) // len(tallies), TALLY_PX), GOOD, -1)
+        color = PAPER if policy == current else MUTED
+        write(line, POLICY_TITLES[policy], (left + 8, 15), color, 0.45)
+        write(line, str(tally), (left + 8, 33), color, 0.42)
+    return line
 
 
 def _as_detections(found: LabelledBoxes | None, class_names: tuple[str, ...]) -> Detections:
