@@ -18,7 +18,7 @@ from anydepth_perception.tools.demo.recorder import Recorder, ServedFrame
 from anydepth_perception.tools.demo.run import DemoOptions
 from anydepth_perception.tools.demo.turns import POLICIES, Turn, turn_frames
 
-TURN_S = 2.4
+TURN_S = 2.0
 """Of one policy, before the next one has its turn."""
 
 _IDLE_FRAMES = 120

@@ -31,12 +31,12 @@ from anydepth_perception.tools.demo.video import write_video
 from anydepth_perception.tools.environment import use_own_ros_domain
 from anydepth_perception.tools.options import add_model
 
-DEFAULT_SECONDS = 30.0
+DEFAULT_SECONDS = 45.0
 MIN_SECONDS = 6.0
 STARTUP_S = 180.0
 SETTLE_S = 1.0
 STATUS_S = 0.5
-TURN_S = 1.6
+TURN_S = 0.9
 """About so long a policy has its turn."""
 
 
@@ -61,7 +61,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> DemoOptions:
     )
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for the results")
     add_model(parser)
-    parser.add_argument("--rate", type=float, default=15.0, help="images per second, 10 to 30")
+    parser.add_argument("--rate", type=float, default=10.0, help="images per second, 10 to 30")
     parser.add_argument("--seed", type=int, default=90_000, help="of the aisle; training and test use others")
     parser.add_argument("--score-threshold", type=float, default=0.25, help="of the detector, in [0, 1]")
     options = parser.parse_args(arguments)
@@ -193,9 +193,11 @@ def record(
             elif phase == 2:
                 stack.close()
                 load_s[1] = time.monotonic() - start_s
-            for policy in POLICIES * rounds:
-                changed_ns = time.time_ns()
+            for turn in range(rounds * len(POLICIES)):
+                # A load grows: whoever has the first turn in one round has the last in the next one.
+                policy = POLICIES[(turn + turn // len(POLICIES)) % len(POLICIES)]
                 recorder.set_parameters(depth=policy)
+                changed_ns = time.time_ns()
                 end_s = start_s + turn_s * (len(turns) + 1)
                 while (left := end_s - time.monotonic()) > 0:
                     recorder.spin_for(min(left, STATUS_S))

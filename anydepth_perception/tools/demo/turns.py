@@ -11,8 +11,8 @@ from anydepth_perception.tools.demo.recorder import ServedFrame
 POLICIES = ("auto", "full", "base")
 """Values of the node's parameter `depth`."""
 
-SETTLE_S = 0.3
-"""After a change of policy: what the one before has left behind counts for none."""
+SETTLE_S = 0.15
+"""After a change of policy: frames that may have waited for the one before count for none."""
 
 CLOSE_S = 0.1
 """Before the next change: a frame that is stamped so late may be served by the next policy."""
@@ -28,7 +28,7 @@ class Turn:
 
     @classmethod
     def between(cls, policy: str, changed_ns: int, next_change_ns: int) -> Turn:
-        """The turn of a policy that was set at one time and replaced at another."""
+        """The turn of a policy that the node took over at one time, and another one after the other."""
         return cls(policy, changed_ns + int(SETTLE_S * 1e9), next_change_ns - int(CLOSE_S * 1e9))
 
 
