@@ -128,13 +128,16 @@ def figures(
 
     A frame that was not served is a miss. A miss is avoidable where the frame, less what its refinements took, would
     have been in time at base; what they took is estimated by the time of this frame over that of an idle machine, and
-    by their GFLOPs. Of a frame that was not served nobody knows; it counts as avoidable.
+    by their GFLOPs. A frame that was not served waited in vain for the one before it: that counts as avoidable where
+    the one before ran any refinement.
     """
     rows: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
-    for policy, _, frame in turn_frames(turns, published, served):
+    before = str(bundle.base)
+    for policy, _, frame in turn_frames(turns, sorted(published), served):
         if frame is None:
-            rows[policy].append((True, True, 0.0))
+            rows[policy].append((True, before != str(bundle.base), 0.0))
             continue
+        before = frame.depth
         late = frame.latency_ms > deadline_ms
         avoidable = late and frame.latency_ms - refinements_ms(frame, idle, bundle) <= deadline_ms
         rows[policy].append((late, avoidable, bundle.average_precision(bundle.space.parse(frame.depth))))
