@@ -108,6 +108,11 @@ class DepthController:
         return AUTO if fixed is None else str(fixed)
 
     @property
+    def step_ms(self) -> Mapping[Step, float]:
+        """Profiled milliseconds of every step, as the controller counts with them."""
+        return self._step_ms
+
+    @property
     def ladder(self) -> Ladder:
         """The configurations that nothing beats in both time and AP, within the limits; base and full are its ends."""
         allowed = self._limits.within(self.space, list(self._average_precision))

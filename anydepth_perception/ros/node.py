@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
@@ -19,6 +20,7 @@ from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.profile.events import CapChange, OverCurrent
 from anydepth_perception.profile.load import process_memory_bytes
+from anydepth_perception.profile.recorded_times import RecordedTimes, check_writable
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.camera import Camera, output_prefixes
 from anydepth_perception.ros.declaration import declare, unknown_overrides
@@ -58,6 +60,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         self._problem = ""
         self._loaded: Model | None = None
         self._server: FrameServer | None = None
+        self._times: RecordedTimes | None = None
         self._worker: Worker[Image | CompressedImage] | None = None
         self._left_behind = False
         self._cameras: list[Camera] = []
@@ -88,6 +91,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         if self._worker is not None and not self._worker.close(_END_TIMEOUT_S):
             self._left_behind = True
         if not self._left_behind:  # else the worker may still want to publish
+            self._save_times()
             for camera in self._cameras:
                 camera.close()
         self._cameras = []
@@ -146,6 +150,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         if self._refused:
             raise ParameterError("; ".join(self._refused.values()))
         settings = self._settings
+        check_writable(settings.record_times)
         self._worker = Worker()
         self._loaded = self._worker.call(
             lambda: load_model(settings, progress=self._on_progress), while_waiting=self._while_configuring
@@ -192,12 +197,15 @@ class DetectorNode(LifecycleNode, ProcessNode):
                 counted_age=worker.counted_age,
             )
             self._cameras.append(camera)
+        if settings.record_times:
+            self._times = RecordedTimes(model.bundle, model.detector.groups, model.controller.step_ms)
         self._server = FrameServer(
             model,
             self._cameras,
             lambda: self._settings,
             worker,
             reload=lambda failing, reason: load_next_model(failing, reason, self._settings, self._on_progress),
+            times=self._times,
         )
         worker.start(len(self._cameras), self._server.serve)
 
@@ -205,12 +213,25 @@ class DetectorNode(LifecycleNode, ProcessNode):
         if self._worker is not None and not self._worker.stop(_STOP_TIMEOUT_S):
             self.get_logger().warning(f"the frame being served did not end within {_STOP_TIMEOUT_S:.0f} s")
         self._loaded, self._server = self._model, None
+        self._save_times()
         for camera in self._cameras:
             camera.close()
         self._cameras = []
         if self._frames is not None:
             self.destroy_publisher(self._frames)
             self._frames = None
+
+    def _save_times(self) -> None:
+        times, self._times = self._times, None
+        if not times:
+            return
+        path = Path(self._settings.record_times).expanduser()
+        try:
+            times.save(path)
+        except OSError as error:
+            self.get_logger().error(f"record_times: {path} is not written: {one_line(error)}")
+        else:
+            self.get_logger().info(f"record_times: {len(times)} frames in {path}")
 
     def _release_model(self) -> None:
         timeout_s = _END_TIMEOUT_S if self._is_ending else _STOP_TIMEOUT_S

@@ -14,6 +14,7 @@ from anydepth_perception.depth.limits import DepthLimits
 from anydepth_perception.depth.space import DepthConfigError
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import CameraMessage, Frame, decode
+from anydepth_perception.profile.recorded_times import RecordedTimes
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, PendingFrame
 from anydepth_perception.serving.settings import Settings
@@ -72,6 +73,7 @@ class FrameServer:
         others: OtherFrames,
         *,
         reload: Callable[[Model, str], Model] | None = None,
+        times: RecordedTimes | None = None,
         clock: Callable[[], float] = steady_s,
     ) -> None:
         """Serves with `model` until its backend is gone.
@@ -82,6 +84,7 @@ class FrameServer:
             settings: asked for every frame.
             others: the frames beside the one being served.
             reload: makes a model on another backend, given the one that fails and why; None leaves no choice.
+            times: takes in what each frame took, until the backend changes.
             clock: the steady clock, seconds.
         """
         self.model = model
@@ -89,6 +92,7 @@ class FrameServer:
         self._settings = settings
         self._others = others
         self._reload = reload
+        self._times = times
         self._clock = clock
         self._depth = ""
         self._applied: Settings | None = None
@@ -121,7 +125,7 @@ class FrameServer:
             _LOG.error("no other backend can take over: %s", error)
             self._reload = None
             return
-        self._depth, self._failures, self._applied = "", 0, None
+        self._depth, self._failures, self._applied, self._times = "", 0, None, None
 
     def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
         settings, controller = self._settings(), self.model.controller
@@ -146,8 +150,10 @@ class FrameServer:
         self._failures = 0
         camera.publish(pending, result)
         latency_ms = self._age_ms(pending)
-        host_ms = (self._clock() - chosen_s) * 1e3 - result.inference_ms
-        controller.end(result.inference_ms, host_ms)
+        frame_ms = (self._clock() - chosen_s) * 1e3
+        controller.end(result.inference_ms, frame_ms - result.inference_ms)
+        if self._times is not None:
+            self._times.add(result, frame_ms)
         report = FrameReport(
             depth=str(result.config),
             detections=len(result.detections.scores),

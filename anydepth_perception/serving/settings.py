@@ -101,6 +101,12 @@ class Settings:
         Text(),
         "Path of a latency profile; empty takes the one that was saved here, else measures at configure.",
     )
+    record_times: str = _parameter(
+        "",
+        Text(),
+        "Path of an .npz file for the times of all frames, written when the node is deactivated or ends, to replay and "
+        "to choose a deadline by. Empty: none is kept.",
+    )
     depth: str = _parameter(
         "auto",
         Depth(),

@@ -21,6 +21,7 @@ from anydepth_perception.backends import BackendError, create_backend
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED
+from anydepth_perception.profile.recorded_times import RecordedTimes
 from anydepth_perception.profile.steps import StepTimer
 from anydepth_perception.tools.arguments import fail, number, whole_number
 from anydepth_perception.tools.demo.random_load import RandomLoad
@@ -58,17 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--load", type=whole_number(0), metavar="SEED", help="add busy processes that come and go")
     options = parser.parse_args(arguments, RecordOptions())
     try:
-        arrays = record(options)
-        np.savez_compressed(options.output, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes no mapping
+        times = record(options)
+        times.save(options.output)
     except (BundleError, BackendError, OSError) as error:
         fail(error)
-    full = arrays["frame_ms"][::2]
+    full = times.arrays()["frame_ms"][::2]
     p50, p90, p99 = np.percentile(full, (50, 90, 99))
     print(f"{options.output}: {len(full)} frames at full depth, p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f} ms")
 
 
-def record(options: RecordOptions) -> dict[str, np.ndarray]:
-    """The arrays of a trace; `docs/control.md` lists them.
+def record(options: RecordOptions) -> RecordedTimes:
+    """Times of `options.frames` frames.
 
     Raises:
         BundleError, BackendError: see `Detector`.
@@ -80,39 +81,23 @@ def record(options: RecordOptions) -> dict[str, np.ndarray]:
     images = [scene.render(float(index)).image for index in range(_IMAGES)]
     timer = StepTimer(bundle, backend)
     rounds = [timer.run(images[0]) for _ in range(_ROUNDS)]
-    configs = list(space.all())
     detector = Detector(
         bundle, backend, configs=(bundle.full, bundle.base), execution=STAGED, decision_points=space.names[1:]
     )
     detector.warm_up()
-    rows: dict[str, list[object]] = {name: [] for name in _ROWS}
+    step_ms = {step: statistics.median(each[step] for each in rounds) for step in space.steps}
+    times = RecordedTimes(bundle, detector.groups, step_ms)
     with RandomLoad(options.load) if options.load is not None else contextlib.nullcontext():
         due = time.perf_counter()
         for index in range(options.frames):
-            config = (bundle.full, bundle.base)[index % 2]
             started = time.perf_counter()
-            result = detector.detect(images[index % _IMAGES], config)
-            frame_ms = (time.perf_counter() - started) * 1e3
-            values = (str(config), result.preprocess_ms, result.postprocess_ms, frame_ms, result.group_ms)
-            for name, value in zip(_ROWS, values, strict=True):
-                rows[name].append(value)
+            result = detector.detect(images[index % _IMAGES], (bundle.full, bundle.base)[index % 2])
+            times.add(result, (time.perf_counter() - started) * 1e3)
             if sys.stderr.isatty() and not index % 100:
                 print(f"\r{index} of {options.frames} frames", end="", file=sys.stderr, flush=True)
             due = max(due + 1.0 / options.rate, time.perf_counter() - 1.0 / options.rate)
             time.sleep(max(0.0, due - time.perf_counter()))
-    return {
-        "entries": np.array([group[0] for group in detector.groups]),
-        "configuration": np.array(rows["configuration"]),
-        **{name: np.array(rows[name], np.float32) for name in _ROWS[1:]},
-        "period_ms": np.array(1e3 / options.rate, np.float32),
-        "steps": np.array([str(step) for step in space.steps]),
-        "step_ms": np.array([statistics.median(each[step] for each in rounds) for step in space.steps], np.float32),
-        "configurations": np.array([str(config) for config in configs]),
-        "average_precision": np.array([bundle.average_precision(config) for config in configs], np.float32),
-    }
-
-
-_ROWS = ("configuration", "preprocess_ms", "postprocess_ms", "frame_ms", "entry_ms")
+    return times
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import signal
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_processes import BEST_EFFORT, RUNTIME_PYTHON, Observer, image_message, stamped, values_of
+from ros_processes import BEST_EFFORT, RELIABLE, RUNTIME_PYTHON, Observer, image_message, stamped, values_of
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
+
+from anydepth_perception.depth.simulation.trace import read_trace
 
 BLOCKED_CONFIGURE = """
 import time
@@ -238,3 +240,26 @@ def test_node_camera_and_detector_never_import_torch(start):
 def test_run_time_environment_in_which_these_tests_run_the_nodes_has_no_torch(start):
     process = start("-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)")
     assert process.wait() == 0
+
+
+def test_recorded_times_are_written_at_deactivation(start, node_arguments, observer, tmp_path):
+    path = tmp_path / "times.npz"
+    start(*node_arguments(record_times=str(path), execution="staged", image_qos="reliable"))
+    observer.wait_for_state("active")
+    images = observer.publisher(Image, "image_raw", RELIABLE)
+    found = observer.collect(Detection2DArray, "detections")
+
+    def served() -> bool:
+        images.publish(image_message(stamped(len(found))))
+        return len(found) >= 5
+
+    observer.spin_until(served, "detections")
+    assert observer.change_state("deactivate")
+    trace = read_trace(path)
+    assert len(trace) >= 5
+    assert (trace.total_ms > 0.0).all()
+
+
+def test_a_file_for_times_in_no_folder_fails_configure_with_what_to_do(start, node_arguments, observer, tmp_path):
+    start(*node_arguments(record_times=str(tmp_path / "none" / "times.npz")))
+    assert "does not exist, make it first" in wait_for_error(observer).message

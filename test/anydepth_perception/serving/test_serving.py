@@ -136,6 +136,16 @@ class FakeOthers:
         return self.next
 
 
+class FakeTimes:
+    """Collects the times of frames."""
+
+    def __init__(self) -> None:
+        self.added: list[tuple[DepthConfig, float]] = []
+
+    def add(self, result, frame_ms):
+        self.added.append((result.config, frame_ms))
+
+
 class Bench:
     """A frame server on fakes."""
 
@@ -145,6 +155,7 @@ class Bench:
         self.camera = FakeCamera(self.clock)
         self.settings = Settings()
         self.others = FakeOthers()
+        self.times = FakeTimes()
         self.reloaded: list[str] = []
         self.next_model: Model | Exception = BackendError("no other backend")
         bundle = SimpleNamespace(space=SPACE, class_names=("person", "crate"))
@@ -158,6 +169,7 @@ class Bench:
             lambda: self.settings,
             self.others,
             reload=self.reload,
+            times=self.times,
             clock=self.clock,
         )
         return self.server
@@ -187,6 +199,13 @@ def test_age_and_waiting_are_charged_to_the_budget(bench):
     bench.change(deadline_ms=100.0)
     bench.serve(age_ms=10.0, waited_ms=5.0)
     assert bench.controller.budgets == [pytest.approx(85.0)]
+
+
+def test_recorded_is_what_a_frame_took_from_its_plan_to_its_publication(bench):
+    bench.serve(age_ms=10.0, waited_ms=5.0)
+    bench.detector.error = BackendError("broken")
+    bench.serve()
+    assert bench.times.added == [(SPACE.base, pytest.approx(32.0))]
 
 
 def test_without_a_deadline_there_is_no_budget(bench):
