@@ -29,7 +29,7 @@ def find_bundle(name_or_path: str | Path) -> Path:
     looked = [path]
     if path.name == text:
         file_name = text if text.endswith(SUFFIX) else text + SUFFIX
-        looked += [folder / file_name for folder in _model_folders()]
+        looked += [folder / file_name for folder in shared_folders("models")]
     for candidate in looked:
         if os.path.isfile(candidate / MANIFEST_FILE):
             return candidate
@@ -38,12 +38,13 @@ def find_bundle(name_or_path: str | Path) -> Path:
     raise BundleError(f"{text}: no such bundle; looked for {', '.join(str(candidate) for candidate in looked)}")
 
 
-def _model_folders() -> list[Path]:
-    folders = [Path(__file__).resolve().parents[2] / "models"]
+def shared_folders(name: str) -> list[Path]:
+    """Where a folder that is installed to share/ may be, `models` or `config`: in the source tree, then in share/."""
+    folders = [Path(__file__).resolve().parents[2] / name]
     try:
         from ament_index_python.packages import get_package_share_directory
     except ImportError:
         return folders
     with contextlib.suppress(LookupError, OSError):  # not in the index
-        folders.append(Path(get_package_share_directory(PACKAGE)) / "models")
+        folders.append(Path(get_package_share_directory(PACKAGE)) / name)
     return folders

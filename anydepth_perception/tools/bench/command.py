@@ -13,6 +13,7 @@ MEASUREMENTS = {
     FRAMES: "inference per rung, host time per frame, and transport; what is measured where none is named",
     "execution": "what depth on demand costs: staged over whole, a change of depth, memory, long runs",
     "deadline": "the depth control: made-up loads, recorded times, and the node under a load, which needs ROS",
+    "cameras": "how several cameras share a node that cannot serve all they send; needs ROS",
     "start": "seconds from the start of the node's process to the first detections; needs ROS",
     "transport": "images between two processes, with the shipped DDS profile and without; needs ROS",
 }
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, FRAMES)
     name = _parser().parse_args(words[:1]).measurement
-    # Each is imported when it is asked for: two of them need ROS, which the others go without.
+    # Each is imported when it is asked for: some of them need ROS, which the others go without.
     if name == FRAMES:
         from anydepth_perception.tools.bench.frames import main as measure
     elif name == "execution":
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from anydepth_perception.tools.bench.deadline import main as measure
     else:
         try:
-            if name == "start":
+            if name == "cameras":
+                from anydepth_perception.tools.bench.cameras import main as measure
+            elif name == "start":
                 from anydepth_perception.tools.bench.start import main as measure
             else:
                 from anydepth_perception.tools.bench.transport import main as measure

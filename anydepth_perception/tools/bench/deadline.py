@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
+from anydepth_perception.bundle.locate import shared_folders
 from anydepth_perception.depth.completions import build_tables
 from anydepth_perception.depth.simulation.loads import network
 from anydepth_perception.depth.simulation.report import POLICIES, cost, replay, simulate, summary
@@ -54,7 +55,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "tables_s": round(_tables_s(), 3),
         "replay": {},
     }
-    for path in options.trace or [Path("config/times/busy-two-cores.npz")]:
+    for path in options.trace or [shipped_trace()]:
         deadlines = measured_percentiles(read_trace(path))
         runs = replay(path, list(deadlines.values()), ("auto", "auto_once", "plan_once", "full", "base"))
         report["replay"][path.stem] = {
@@ -71,6 +72,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.seconds > 0.0:
         report["live"] = _live(options)
     return report
+
+
+def shipped_trace() -> Path:
+    """The recorded times that come with the package; the first place that is looked at where there are none."""
+    paths = [folder / "times" / "busy-two-cores.npz" for folder in shared_folders("config")]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _live(options: argparse.Namespace) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from anydepth_perception.tools.demo.turns import POLICIES, Turn, turn_frames
 TURN_S = 2.0
 """Of one policy, before the next one has its turn."""
 
-_IDLE_FRAMES = 120
+_IDLE_FRAMES = 300
 _HEADROOM = 1.3
 
 

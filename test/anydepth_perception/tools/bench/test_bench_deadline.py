@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from anydepth_perception.bundle import Bundle
+from anydepth_perception.depth.simulation.trace import read_trace
+from anydepth_perception.tools.bench.cameras import shares
+from anydepth_perception.tools.bench.deadline import shipped_trace
 from anydepth_perception.tools.bench.deadline_live import IdleTimes, figures, refinements_ms
 from anydepth_perception.tools.demo.recorder import ServedFrame
 from anydepth_perception.tools.demo.turns import Turn, policy_at
@@ -62,3 +65,14 @@ def test_a_frame_left_out_is_avoidable_behind_a_refined_one_alone(
     found = figures(TURNS, [110, 120, 210, 220], frames, DEADLINE_MS, IDLE, tiny_bundle)
     assert (found["full"]["miss_percent"], found["full"]["avoidable_miss_percent"]) == (50.0, 50.0)
     assert (found["base"]["miss_percent"], found["base"]["avoidable_miss_percent"]) == (50.0, 0.0)
+
+
+def test_the_shipped_trace_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(read_trace(shipped_trace())) == 3000
+
+
+def test_the_worst_camera_is_told_by_its_distance_from_an_equal_share() -> None:
+    found = shares([40, 44, 36, 40], seconds=10.0)
+    assert found == {"served_percent": 40.0, "per_second": [4.0, 4.4, 3.6, 4.0], "worst_percent": 10.0}
+    assert shares([0, 0], seconds=1.0)["worst_percent"] == 100.0
