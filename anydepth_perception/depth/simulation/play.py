@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from anydepth_perception.depth.simulation.trace import Trace
-from anydepth_perception.depth.space import DepthConfig
+from anydepth_perception.depth.space import DepthConfig, DepthSpace
 
 
 class Policy(Protocol):
@@ -93,45 +93,78 @@ def clairvoyant(trace: Trace, deadline_ms: float) -> Oracle:
     return Oracle(np.asarray(in_time.any(axis=1)), float(best.mean()), base_ap)
 
 
+Spans = list[tuple[int, int]]
+"""Groups of entries between decisions: indices of the first and behind the last one."""
+
+
+def spans_of(space: DepthSpace, points: Sequence[str]) -> Spans:
+    """The groups that `points` cut the entries into."""
+    starts = [space.names.index(group[0]) for group in space.groups(points)]
+    return list(zip(starts, [*starts[1:], len(space.names)], strict=True))
+
+
+def serve(policy: Policy, trace: Trace, frame: int, budget_ms: float | None, spans: Spans) -> tuple[DepthConfig, float]:
+    """One frame of a trace: what ran and how long the frame took, milliseconds.
+
+    The policy is asked at the first entry, after the pre-processing, and at each further group of `spans`.
+    """
+    times, space = trace.step_ms[frame], trace.network.space
+    pre_ms, post_ms = float(trace.preprocess_ms[frame]), float(trace.postprocess_ms[frame])
+    config = policy.open(budget_ms)
+    elapsed_ms = pre_ms
+    for start, end in spans:
+        config = policy.decide(space.names[start], elapsed_ms)
+        for step in space.route(config)[start:end]:
+            elapsed_ms += float(times[trace.column[step]])
+    policy.end(elapsed_ms - pre_ms, pre_ms + post_ms)
+    return config, elapsed_ms + post_ms
+
+
+class _Timed:
+    """A policy and the seconds that it takes: of the newest frame, and of each decision."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.frame_s = 0.0
+        self.decisions_s: list[float] = []
+
+    def open(self, budget_ms: float | None) -> DepthConfig:
+        begun = time.perf_counter()
+        config = self._policy.open(budget_ms)
+        self.frame_s = time.perf_counter() - begun
+        return config
+
+    def decide(self, point: str, elapsed_ms: float) -> DepthConfig:
+        begun = time.perf_counter()
+        config = self._policy.decide(point, elapsed_ms)
+        self.decisions_s.append(time.perf_counter() - begun)
+        self.frame_s += self.decisions_s[-1]
+        return config
+
+    def end(self, inference_ms: float, host_ms: float | None = None) -> None:
+        begun = time.perf_counter()
+        self._policy.end(inference_ms, host_ms)
+        self.frame_s += time.perf_counter() - begun
+
+
 def play(policy: Policy, trace: Trace, deadline_ms: float, points: Sequence[str] = ()) -> Played:
     """Runs all frames, each with the whole deadline as its budget.
 
     Args:
-        policy: is asked at the first entry and at `points`, after the pre-processing of the frame.
+        policy: is asked at the first entry and at `points`.
         trace: the true times.
         deadline_ms: of each frame, above 0.
         points: as the policy was made for.
     """
-    space = trace.network.space
-    column = {step: index for index, step in enumerate(space.steps)}
-    starts = [space.names.index(group[0]) for group in space.groups(points)]
-    spans = list(zip(starts, [*starts[1:], len(space.names)], strict=True))
-    number = len(trace)
+    spans, timed, number = spans_of(trace.network.space, points), _Timed(policy), len(trace)
     ap, frame_ms, policy_us = np.empty(number), np.empty(number), np.empty(number)
-    decide_us = []
-    clock = time.perf_counter
     for frame in range(number):
-        times = trace.step_ms[frame]
-        pre_ms, post_ms = float(trace.preprocess_ms[frame]), float(trace.postprocess_ms[frame])
-        begun = clock()
-        config = policy.open(deadline_ms)
-        spent = clock() - begun
-        elapsed_ms = pre_ms
-        for start, end in spans:
-            begun = clock()
-            config = policy.decide(space.names[start], elapsed_ms)
-            decided = clock() - begun
-            spent += decided
-            decide_us.append(decided * 1e6)
-            for step in space.route(config)[start:end]:
-                elapsed_ms += float(times[column[step]])
-        begun = clock()
-        policy.end(elapsed_ms - pre_ms, pre_ms + post_ms)
-        policy_us[frame] = (spent + clock() - begun) * 1e6
-        frame_ms[frame] = elapsed_ms + post_ms
+        config, frame_ms[frame] = serve(timed, trace, frame, deadline_ms, spans)
         ap[frame] = trace.network.average_precision[config]
+        policy_us[frame] = timed.frame_s * 1e6
     late = frame_ms > deadline_ms
-    return Played(_outcome(trace, deadline_ms, ap, late), ap, late, frame_ms, policy_us, np.array(decide_us))
+    decide_us = np.array(timed.decisions_s) * 1e6
+    return Played(_outcome(trace, deadline_ms, ap, late), ap, late, frame_ms, policy_us, decide_us)
 
 
 def _outcome(trace: Trace, deadline_ms: float, ap: np.ndarray, late: np.ndarray) -> Outcome:

@@ -77,6 +77,11 @@ class Trace:
         return len(self.preprocess_ms)
 
     @cached_property
+    def column(self) -> Mapping[Step, int]:
+        """Column of `step_ms` of each step."""
+        return {step: index for index, step in enumerate(self.network.space.steps)}
+
+    @cached_property
     def total_ms(self) -> np.ndarray:
         """What each frame would have taken at each configuration, float64 [frames, configs]."""
         host_ms = self.preprocess_ms + self.postprocess_ms

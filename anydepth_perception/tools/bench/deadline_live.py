@@ -23,6 +23,8 @@ TURN_S = 2.0
 
 _IDLE_FRAMES = 300
 _HEADROOM = 1.3
+_AROUND = 4
+"""Frames on both sides of one that tell the slowdown at its time."""
 
 
 class PolicyFigures(TypedDict):
@@ -119,7 +121,7 @@ def measure_idle(recorder: Recorder) -> IdleTimes:
 def figures(
     turns: Sequence[Turn],
     published: Iterable[int],
-    served: Iterable[ServedFrame],
+    served: Sequence[ServedFrame],
     deadline_ms: float,
     idle: IdleTimes,
     bundle: Bundle,
@@ -127,30 +129,42 @@ def figures(
     """Figures of each policy, from the stamps of all published frames and the reports of those that were served.
 
     A frame that was not served is a miss. A miss is avoidable where the frame, less what its refinements took, would
-    have been in time at base; what they took is estimated by the time of this frame over that of an idle machine, and
-    by their GFLOPs. A frame that was not served waited in vain for the one before it: that counts as avoidable where
-    the one before ran any refinement.
+    have been in time at base (`refinements_ms`). A frame that was not served waited in vain for the one before it: that
+    counts as avoidable where the one before ran any refinement in the same turn.
     """
+    refined_ms = refinements_ms(sorted(served, key=lambda frame: frame.stamp_ns), idle, bundle)
     rows: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
-    before = str(bundle.base)
-    for policy, _, frame in turn_frames(turns, sorted(published), served):
+    turn, before_ms = "", 0.0
+    for policy, stamp_ns, frame in turn_frames(turns, sorted(published), served):
+        if policy != turn:
+            turn, before_ms = policy, 0.0
         if frame is None:
-            rows[policy].append((True, before != str(bundle.base), 0.0))
+            rows[policy].append((True, before_ms > 0.0, 0.0))
             continue
-        before = frame.depth
+        before_ms = refined_ms[stamp_ns]
         late = frame.latency_ms > deadline_ms
-        avoidable = late and frame.latency_ms - refinements_ms(frame, idle, bundle) <= deadline_ms
+        avoidable = late and frame.latency_ms - before_ms <= deadline_ms
         rows[policy].append((late, avoidable, bundle.average_precision(bundle.space.parse(frame.depth))))
     return {policy: _figures(rows[policy]) for policy in POLICIES}
 
 
-def refinements_ms(frame: ServedFrame, idle: IdleTimes, bundle: Bundle) -> float:
-    """What a frame would have saved at base, milliseconds."""
+def refinements_ms(served: Sequence[ServedFrame], idle: IdleTimes, bundle: Bundle) -> dict[int, float]:
+    """What each frame would have saved at base, milliseconds by stamp.
+
+    On the idle machine refinements take their share, by GFLOPs, of what full takes beyond base. Here they take that
+    times the slowdown of the frame, but no more than the median one of the frames around it: what is beyond is a stall,
+    which takes the same milliseconds at any depth.
+    """
     gflops, space = bundle.manifest.gflops, bundle.space
     base, full = space.total(gflops, space.base), space.total(gflops, space.full)
-    share = (space.total(gflops, space.parse(frame.depth)) - base) / (full - base)
-    refined_ms = share * (idle.full_inference - idle.base_inference)
-    return refined_ms * frame.inference_ms / (idle.base_inference + refined_ms)
+    shares = np.array([(space.total(gflops, space.parse(frame.depth)) - base) / (full - base) for frame in served])
+    idle_ms = shares * (idle.full_inference - idle.base_inference)
+    slowdowns = np.array([frame.inference_ms for frame in served]) / (idle.base_inference + idle_ms)
+    around = [
+        float(np.median(slowdowns[max(0, index - _AROUND) : index + _AROUND + 1])) for index in range(len(served))
+    ]
+    refined_ms = idle_ms * np.minimum(slowdowns, around)
+    return {frame.stamp_ns: float(ms) for frame, ms in zip(served, refined_ms, strict=True)}
 
 
 def _figures(rows: Sequence[tuple[bool, bool, float]]) -> PolicyFigures:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated_cameras import Served, SimulatedCamera, simulate
+
+from anydepth_perception.serving.simulated_cameras import Served, SimulatedCamera, simulate
 
 SECONDS = 60.0
 SEEDS = (0, 1)

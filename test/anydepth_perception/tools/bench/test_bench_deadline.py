@@ -40,15 +40,21 @@ def test_a_turn_leaves_out_its_first_frames_and_its_last_ones() -> None:
 
 def test_refinements_take_what_full_takes_beyond_base(tiny_bundle: Bundle, texts: tuple[str, str]) -> None:
     full, base = texts
-    assert refinements_ms(served(0, full, 80.0, 72.0), IDLE, tiny_bundle) == pytest.approx(20.0)
-    assert refinements_ms(served(0, base, 80.0, 72.0), IDLE, tiny_bundle) == 0.0
+    found = refinements_ms([served(0, full, 80.0, 72.0), served(1, base, 60.0, 52.0)], IDLE, tiny_bundle)
+    assert found == {0: pytest.approx(20.0), 1: 0.0}
+
+
+def test_a_stall_of_one_frame_is_not_its_refinements(tiny_bundle: Bundle, texts: tuple[str, str]) -> None:
+    full, _ = texts
+    frames = [served(index, full, 200.0, 36.0 * (5.0 if index == 3 else 1.0)) for index in range(7)]
+    assert refinements_ms(frames, IDLE, tiny_bundle)[3] == pytest.approx(10.0)
 
 
 def test_a_miss_is_avoidable_where_base_would_have_been_in_time(tiny_bundle: Bundle, texts: tuple[str, str]) -> None:
     full, base = texts
     frames = [
         served(10, full, 40.0, 36.0),  # in time
-        served(20, full, 55.0, 50.0),  # 13.9 ms of refinements: avoidable
+        served(20, full, 55.0, 50.0),  # 13.9 ms of refinements, 10 less any stall: avoidable
         served(30, full, 95.0, 90.0),  # base would have taken 70 ms
         served(40, base, 55.0, 50.0),  # nothing to leave out
     ]
