@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anydepth_perception.depth.completions import BIN, Node
-from anydepth_perception.depth.residuals import LOW_BIN, ResidualWindow
+from anydepth_perception.depth.residuals import ResidualWindow
 from anydepth_perception.depth.space import DepthConfig
 
 
@@ -33,20 +34,19 @@ def choose(node: Node, window: ResidualWindow, log_left: float, risk_bound: floa
         price: AP that such a miss costs beside the frame's own.
     """
     expected = math.floor((log_left - node.first_bin) / BIN + 1e-6)
-    index = expected - LOW_BIN + 1
-    counts, size = window.counts, window.size
-    spare = index - node.deepest_bin
-    if spare >= len(counts) or (spare > 0 and counts[spare] == size):
+    seen, size = window.in_time(expected), window.size
+    if seen[node.deepest_bin] == size:
         return Choice(node.deepest_config, node.deepest, True)  # every frame seen had time for all
-    if index <= 0 or counts[min(index, len(counts) - 1)] == 0.0:
+    if seen[0] == 0.0:
         return Choice(node.base_config, node.base, False)  # none had time for anything
     # Of the frames seen, so many would have had time for each completion.
-    in_time = counts.take(index - node.bins, mode="clip")
-    worth = np.maximum.reduceat(in_time * node.values, node.starts)
-    if node.children:
-        worth += in_time.dot(node.foreseen)
-    surviving = in_time.take(node.starts).tolist()
-    way = _best_way(worth.tolist(), surviving, risk_bound * size, price)
+    in_time = seen.take(node.bins)
+    unchanged = np.maximum.reduceat(in_time * node.values, node.starts).tolist()
+    number = len(unchanged)
+    sums = in_time.dot(node.sums).tolist()
+    surviving = sums[number:]
+    worth = list(map(operator.add, unchanged, sums)) if node.children else unchanged
+    way = _best_way(worth, surviving, risk_bound * size, price)
     fitting = bisect_right(node.bins_of[way], expected)
     return Choice(node.configs[node.firsts[way] + max(0, fitting - 1)], way, surviving[0] >= 0.5 * size)
 

@@ -14,6 +14,9 @@ from anydepth_perception.depth.space import DepthConfig, DepthSpace, Step
 BIN = 0.01
 """Width of the bins of ln(milliseconds): times are told apart to one percent."""
 
+MAX_BIN = 800
+"""Of completions: what takes e^8 times as long as the fastest one, or longer, counts as that."""
+
 
 @dataclass(slots=True)
 class Node:
@@ -27,8 +30,8 @@ class Node:
         first_bin: ln(milliseconds) of bin 0.
         bins: of each completion, the first bin whose milliseconds are enough for it, int [completions].
         values: AP in [0, 1] of each completion, float64 [completions].
-        foreseen: foresight / (1 - foresight) times what each completion adds to the one before it of the same way, at
-            the way that it belongs to, float64 [completions, ways].
+        sums: of a completion at the way that it belongs to: foresight / (1 - foresight) times what it adds to the one
+            before it of the same way; and behind that 1 where it is the way's first, float64 [completions, 2 ways].
         starts: index of the first completion of each way, int [ways]; way 0 has the fastest of all.
         firsts: the same numbers.
         bins_of: bins of the completions of each way.
@@ -46,7 +49,7 @@ class Node:
     first_bin: float
     bins: np.ndarray
     values: np.ndarray
-    foreseen: np.ndarray
+    sums: np.ndarray
     starts: np.ndarray
     firsts: list[int]
     bins_of: list[list[int]]
@@ -113,7 +116,7 @@ class _Builder:
         start, end = 0 if level == 0 else self.ends[level - 1], self.ends[level]
         remaining_ms = self.milliseconds[rows, start:].sum(axis=1)
         first_bin = math.log(float(remaining_ms.min()))
-        bins = np.ceil((np.log(remaining_ms) - first_bin) / BIN - 1e-6).astype(np.intp)
+        bins = np.ceil((np.log(remaining_ms) - first_bin) / BIN - 1e-6).clip(0, MAX_BIN).astype(np.intp)
         _, way_of = np.unique(self.ways[rows, start:end], axis=0, return_inverse=True)
         order = np.lexsort((-self.values[rows], remaining_ms))
         fronts: dict[int, list[int]] = {}
@@ -130,16 +133,17 @@ class _Builder:
         starts = np.cumsum([0, *(len(front) for front in kept)])[:-1]
         gains = np.diff(values, prepend=0.0)
         gains[starts] = values[starts]
-        foreseen = np.zeros((len(values), len(kept)))
+        sums = np.zeros((len(values), 2 * len(kept)))
         odds = self.foresight / (1.0 - self.foresight)
-        foreseen[np.arange(len(values)), np.repeat(np.arange(len(kept)), [len(front) for front in kept])] = odds * gains
+        sums[np.arange(len(values)), np.repeat(np.arange(len(kept)), [len(front) for front in kept])] = odds * gains
+        sums[starts, len(kept) + np.arange(len(kept))] = 1.0
         deepest = int(values.argmax())
         base_row, base = self._base(rows, start, way_of, kept)
         node = Node(
             first_bin=first_bin,
             bins=bins[completions],
             values=values,
-            foreseen=foreseen,
+            sums=sums,
             starts=starts,
             firsts=starts.tolist(),
             bins_of=[bins[front].tolist() for front in kept],

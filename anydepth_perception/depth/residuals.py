@@ -7,13 +7,12 @@ from collections import deque
 
 import numpy as np
 
-from anydepth_perception.depth.completions import BIN
+from anydepth_perception.depth.completions import BIN, MAX_BIN
 
 LOWEST, HIGHEST = -1.0, 3.0
 """Residuals beyond these count as these: e^3 is twenty times the time that was expected."""
 
-LOW_BIN = round(LOWEST / BIN)
-_HIGH = round(HIGHEST / BIN)
+_LOW, _HIGH = round(LOWEST / BIN), round(HIGHEST / BIN)
 Features = tuple[float, float, float]
 """Deviations of ln(slowdown) from its slow mean: of the last frames, of this frame so far, of its last group."""
 
@@ -26,10 +25,11 @@ _CLIPPED = 0.5
 class ResidualWindow:
     """The last residuals ln(actual / expected) of what ran after a decision point, as counts by bins.
 
-    `counts[k - LOW_BIN + 1]` frames had a residual of bin k or less.
+    `_counts[MAX_BIN + _HIGH - k]` frames had a residual of bin k or less. Above and below lie as many as a completion
+    may have bins: there, all had one, or none.
     """
 
-    __slots__ = ("_bins", "_cautious", "_length", "counts", "size")
+    __slots__ = ("_bins", "_cautious", "_counts", "_length", "size")
 
     def __init__(self, length: int) -> None:
         """Keeps `length` residuals, at least 1; a dozen cautious ones stand for those of a machine not yet seen.
@@ -41,33 +41,41 @@ class ResidualWindow:
         self.size = 0
         """Number of residuals."""
         self._bins: deque[int] = deque()
-        self.counts = np.zeros(_HIGH - LOW_BIN + 2)
+        self._counts = np.zeros(_HIGH - _LOW + 1 + 2 * MAX_BIN)
         for residual in _INITIAL_RESIDUALS:
             self.add(residual)
         self._cautious = 2 * len(_INITIAL_RESIDUALS)
 
     def add(self, residual: float) -> None:
         """Takes a residual in, and the oldest one out of a full window."""
-        if residual >= HIGHEST:
-            found = _HIGH - LOW_BIN + 1
-        else:
-            found = math.ceil(residual / BIN - 0.5) - LOW_BIN + 1 if residual > LOWEST else 1
-        self._bins.append(found)
+        found = math.ceil(min(HIGHEST, max(LOWEST, residual)) / BIN - 0.5)
+        end = MAX_BIN + _HIGH - found + 1  # of those that count it
+        self._bins.append(end)
         if self.size < self._length:
             self._cautious = max(0, self._cautious - 1)
             if not self._cautious % 2:
-                self.counts[found:] += 1.0
+                self._counts[:end] += 1.0
                 self.size += 1
                 return
         oldest = self._bins.popleft()
-        if oldest < found:
-            self.counts[oldest:found] -= 1.0
-        elif oldest > found:
-            self.counts[found:oldest] += 1.0
+        if oldest < end:
+            self._counts[oldest:end] += 1.0
+        elif oldest > end:
+            self._counts[end:oldest] -= 1.0
+
+    def in_time(self, expected: int) -> np.ndarray:
+        """How many frames would have had time for a completion of bin 0, 1, ... to `MAX_BIN` at least.
+
+        Args:
+            expected: the bin of the completions that would just be in time if all went as expected.
+        """
+        first = MAX_BIN + _HIGH - expected
+        return self._counts[max(0, min(first, _HIGH - _LOW + MAX_BIN)) :]
 
     def quantile(self, level: float) -> float:
         """The residual that a share `level` of frames does not exceed."""
-        return float(np.searchsorted(self.counts, level * self.size - 1e-9) - 1 + LOW_BIN) * BIN
+        ascending = self._counts[MAX_BIN : MAX_BIN + _HIGH - _LOW + 1][::-1]
+        return float(np.searchsorted(ascending, level * self.size - 1e-9) + _LOW) * BIN
 
 
 class Predictor:
