@@ -35,7 +35,7 @@ setup(
         *shared_files("launch", "config", "models"),
     ],
     install_requires=["setuptools"],
-    extras_require={"openvino": ["openvino"], "plots": ["matplotlib"]},
+    extras_require={"bags": ["rosbags"], "openvino": ["openvino"], "plots": ["matplotlib"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [

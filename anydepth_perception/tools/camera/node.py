@@ -1,4 +1,4 @@
-"""A camera for tests and demos: publishes aisle scenes, a video, a folder of images or a V4L2 device as ROS images."""
+"""A camera for tests and demos: publishes aisle scenes, videos, folders, recordings or a V4L2 device as ROS images."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from anydepth_perception.tools.camera.sources import AISLE, SourceError, SourceI
 IGNORE = "ignore"
 """class_id of regions in the ground truth that are neither right nor wrong to detect."""
 
+DEFAULT_RATE_HZ = 15.0
 _JPEG_QUALITY = 90
 _PUBLISHER_DEPTH = 4
 
@@ -39,7 +40,7 @@ class CameraOptions(argparse.Namespace):
     source: str
     width: int
     height: int
-    rate: float
+    rate: float | None
     seed: int
     prerender: float
     loop: bool
@@ -48,6 +49,7 @@ class CameraOptions(argparse.Namespace):
     topic: str
     frame_id: str
     qos: str
+    bag_topic: str
     compressed: bool
     ground_truth: bool
 
@@ -64,10 +66,11 @@ class CameraNode(ProcessNode):
         source_options = SourceOptions(
             width=options.width,
             height=options.height,
-            rate=options.rate,
+            rate=options.rate or DEFAULT_RATE_HZ,
             seed=options.seed,
             loop=options.loop,
             prerender_s=options.prerender,
+            bag_topic=options.bag_topic,
         )
         if options.prerender:
             get_logger("camera").info(f"rendering {options.prerender:g} s of {options.source} first")
@@ -90,9 +93,10 @@ class CameraNode(ProcessNode):
             self._truth = self.create_publisher(Detection2DArray, "ground_truth", qos.DETECTIONS)
         self._truth_messages = DetectionMessages((*CLASS_NAMES, IGNORE))
         self.create_service(SetBool, "~/enable", self._on_enable)
-        self.create_timer(1.0 / options.rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        rate_hz = options.rate or self._source.rate_hz or DEFAULT_RATE_HZ
+        self.create_timer(1.0 / rate_hz, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         state = "paused" if options.paused else "running"
-        self.get_logger().info(f"{options.source} at {options.rate:g} Hz on {self._images.topic_name}: {state}")
+        self.get_logger().info(f"{options.source} at {rate_hz:.4g} Hz on {self._images.topic_name}: {state}")
 
     def close(self) -> bool:
         """Gives the source up."""
@@ -153,10 +157,13 @@ def truth_message(messages: DetectionMessages, header: Header, truth: AisleFrame
 def parse_options(args: list[str]) -> CameraOptions:
     """The command line without the program and the ROS arguments."""
     parser = argparse.ArgumentParser(prog="camera", description=__doc__)
-    parser.add_argument("--source", default=AISLE, help="aisle, a video file, a folder of images or /dev/videoN")
+    parser.add_argument("--source", default=AISLE,
+                        help="aisle, a video, a folder of images, a rosbag2 recording or /dev/videoN")
+    parser.add_argument("--bag-topic", default="", help="image topic of a recording that has several")
     parser.add_argument("--width", type=whole_number(0, 16384), default=0, help="pixels, 0 for the source's own")
     parser.add_argument("--height", type=whole_number(0, 16384), default=0, help="pixels, 0 for the source's own")
-    parser.add_argument("--rate", type=number(0, 1000, above=True), default=15.0, help="images per second")
+    parser.add_argument("--rate", type=number(0, 1000, above=True),
+                        help=f"images per second (default: as recorded, else {DEFAULT_RATE_HZ:g})")
     parser.add_argument("--seed", type=whole_number(0, 2**31 - 1), default=0, help="of the aisle scene")
     parser.add_argument("--prerender", type=number(0, 3600), default=0.0, metavar="SECONDS",
                         help="render that much of the aisle first and play it forth and back; 0 renders as it goes")

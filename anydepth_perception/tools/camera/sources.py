@@ -1,18 +1,18 @@
-"""Where the camera's images come from: aisle scenes, a video file, a folder of images or a V4L2 device."""
+"""Where the camera's images come from: aisle scenes, a video, a folder of images, a recording or a V4L2 device."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 
-from anydepth_perception.aisle import AisleFrame, AisleScene
+from anydepth_perception.aisle import AisleScene
+from anydepth_perception.tools.camera.bag import BagSource, is_bag
+from anydepth_perception.tools.camera.source_image import Source, SourceError, SourceImage, SourceOptions, resized
 
 AISLE = "aisle"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -20,53 +20,8 @@ _DEVICE = re.compile(r"/dev/video(\d+)")
 _DEFAULT_SIZE = (640, 480)
 
 
-class SourceError(Exception):
-    """A source that cannot be opened or read; the message names it and the reason."""
-
-
-@dataclass(frozen=True)
-class SourceImage:
-    """An image, uint8 [H,W,3], its encoding (rgb8 or bgr8), and its true objects where they are known."""
-
-    pixels: np.ndarray
-    encoding: str
-    truth: AisleFrame | None = None
-
-
-class Source(Protocol):
-    """A sequence of images."""
-
-    def read(self) -> SourceImage | None:
-        """The next image, None at the end.
-
-        Raises:
-            SourceError: the source can give no more images for a fault of its own.
-        """
-
-    def close(self) -> None:
-        """Gives file or device up."""
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """How to read a source.
-
-    `width` and `height` in pixels, 0 for the source's own (640x480 for aisle scenes); `rate` in images per second,
-    which is how far an aisle scene moves per image and what a device is asked for; `seed` of the aisle scene;
-    `loop` starts files again at their end; `prerender_s` seconds of an aisle scene are rendered before the first
-    image and then played forth and back, 0 renders each image when it is due.
-    """
-
-    width: int = 0
-    height: int = 0
-    rate: float = 15.0
-    seed: int = 0
-    loop: bool = False
-    prerender_s: float = 0.0
-
-
 def open_source(name: str, options: SourceOptions, keep_on: Callable[[], bool] = lambda: True) -> Source:
-    """Opens `aisle`, a V4L2 device /dev/videoN, a folder of images or a video file.
+    """Opens `aisle`, a V4L2 device /dev/videoN, a folder of images, a rosbag2 recording or a video file.
 
     `keep_on` is asked while a clip is rendered; False cuts it short.
 
@@ -80,13 +35,16 @@ def open_source(name: str, options: SourceOptions, keep_on: Callable[[], bool] =
         return _open_device(name, int(device[1]), options)
     path = Path(name).expanduser()
     if not path.exists():
-        raise SourceError(f"{name}: no such file or folder; a source is {AISLE}, a video, a folder or /dev/videoN")
+        kinds = f"{AISLE}, a video, a folder, a recording or /dev/videoN"
+        raise SourceError(f"{name}: no such file or folder; a source is {kinds}")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise SourceError(f"{name}: no permission to read it")
+    if is_bag(path):
+        return BagSource(path, options.bag_topic, options)
     return FolderSource(path, options) if path.is_dir() else VideoSource(path, options)
 
 
-class AisleSource:
+class AisleSource(Source):
     """A drive along an aisle scene, endless."""
 
     def __init__(self, options: SourceOptions, keep_on: Callable[[], bool] = lambda: True) -> None:
@@ -127,7 +85,7 @@ def ping_pong(index: int, length: int) -> int:
     return phase if phase < length else 2 * length - 2 - phase
 
 
-class FolderSource:
+class FolderSource(Source):
     """The images of a folder by name."""
 
     def __init__(self, folder: Path, options: SourceOptions) -> None:
@@ -149,14 +107,14 @@ class FolderSource:
             self._next += 1
             pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if pixels is not None:
-                return _resized(pixels, self._options)
+                return resized(pixels, "bgr8", self._options)
         raise SourceError(f"{self._folder}: none of its {len(self._paths)} images can be read")
 
     def close(self) -> None:
         """Nothing to give up."""
 
 
-class VideoSource:
+class VideoSource(Source):
     """The images of a video file."""
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
@@ -171,7 +129,7 @@ class VideoSource:
             self._capture.release()
             self._capture = _open_video(self._path)
             read, pixels = self._capture.read()
-        return _resized(pixels, self._options) if read else None
+        return resized(pixels, "bgr8", self._options) if read else None
 
     def close(self) -> None:
         """Closes the file."""
@@ -193,7 +151,7 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     raise SourceError(f"{path}: not a video that OpenCV can read")
 
 
-class DeviceSource:
+class DeviceSource(Source):
     """A V4L2 device."""
 
     def __init__(self, name: str, capture: cv2.VideoCapture, options: SourceOptions) -> None:
@@ -206,7 +164,7 @@ class DeviceSource:
         read, pixels = self._capture.read()
         if not read:
             raise SourceError(f"{self._name}: the device gives no image any more")
-        return _resized(pixels, self._options)
+        return resized(pixels, "bgr8", self._options)
 
     def close(self) -> None:
         """Closes the device."""
@@ -230,11 +188,3 @@ def _open_device(name: str, number: int, options: SourceOptions) -> DeviceSource
     if not capture.isOpened():
         raise SourceError(f"{name}: cannot be opened as a camera; perhaps another program uses it")
     return DeviceSource(name, capture, options)
-
-
-def _resized(pixels: np.ndarray, options: SourceOptions) -> SourceImage:
-    height, width = pixels.shape[:2]
-    size = (options.width or width, options.height or height)
-    if size != (width, height):
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return SourceImage(np.ascontiguousarray(pixels), "bgr8")
