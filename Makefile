@@ -47,8 +47,9 @@ test: setup-runtime setup-dev lint ## Run lint and all tests (PYTEST_ARGUMENTS a
 test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the tests that need a GPU with TensorRT or TensorRT-RTX; fails where there is none
 	$(GPU_PYTHON) -m pytest test/gpu -v -rP $(PYTEST_ARGUMENTS)
 
-fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries; make test tries a quarter of them
-	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/bundle/test_fuzz_bundle.py $(PYTEST_ARGUMENTS)
+fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries, and 5,000 hostile images; make test tries fewer
+	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/bundle/test_fuzz_bundle.py \
+		test/anydepth_perception/detection/test_compressed_images.py $(PYTEST_ARGUMENTS)
 
 lint: setup-dev ## Run ruff, mypy and the layers' contracts
 	$(DEVELOPMENT) -m ruff check .

@@ -118,7 +118,7 @@ def test_package_xml_names_every_import() -> None:
     third_party = imported_roots(ROOT / PACKAGE) | imported_roots(ROOT / "launch")
     third_party -= set(sys.stdlib_module_names) | {PACKAGE}
     keys = {ROSDEP_KEYS.get(module, module) for module in third_party}
-    optional = {None, "cv_bridge", "matplotlib", "openvino", "tensorrt", "tensorrt_rtx"}
+    optional = {None, "cv_bridge", "matplotlib", "openvino", "rosbags", "simplejpeg", "tensorrt", "tensorrt_rtx"}
     assert keys - optional <= package_dependencies()
 
 

@@ -14,7 +14,8 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from anydepth_perception.detection.detector import DetectionResult, ImageError
-from anydepth_perception.detection.images import Frame, fill_image
+from anydepth_perception.detection.images import BadImageError, Frame, fill_image
+from anydepth_perception.detection.raw_images import MONO16
 from anydepth_perception.ros import messages, qos
 from anydepth_perception.ros.diagnostics import Health, WarningThrottle, clock_health, worst
 from anydepth_perception.ros.process import one_line
@@ -25,6 +26,12 @@ from anydepth_perception.serving.worker import steady_s
 
 IMAGE_TIMEOUT_S = 3.0
 """Seconds without an image after which diagnostics warn."""
+
+MAX_FRAME_ID = 256
+"""Characters: a frame_id is copied into each detection, so a longer one is refused."""
+
+_HINTED_FRAMES = 30
+"""Of 16-bit images that are looked at for bits that none of them uses."""
 
 MAX_AGE_S = 10.0
 """A stamp older than this is taken for one of another clock, and the time of arrival is used instead."""
@@ -87,7 +94,8 @@ class Camera:
         self._last_image_s = steady_s()
         self._lost_before = 0
         self._unmatched_input = self._unmatched_output = False
-        self._failure = ""
+        self._failure = self._refusal = ""
+        self._looked_at = self._brightest = 0
         self._image_qos = qos.image_qos(settings.image_qos)
         self._detections = qos.create_publisher(
             node, Detection2DArray, f"{prefix}detections", qos.DETECTIONS, on_incompatible=self._on_incompatible_output
@@ -137,7 +145,8 @@ class Camera:
     ) -> None:
         """Counts a served frame; the report and the annotated image are made only for subscribers."""
         self.statistics.served(report, steady_s())
-        self._failure = ""
+        self._failure = self._refusal = ""
+        self._look_at_bits(pending.message, frame)
         header = pending.message.header
         if self._frames.get_subscription_count():
             self._frames.publish(messages.frame_status(self.topic, header, report))
@@ -150,10 +159,31 @@ class Camera:
 
     def bad(self, pending: PendingFrame[Image | CompressedImage], error: ImageError) -> None:
         """Counts a frame that could not be decoded."""
+        self._refuse(error)
+
+    def _refuse(self, error: ImageError) -> None:
+        """Counts a frame that is not served, and warns of it: each encoding and each kind of other faults by itself."""
         self.statistics.count("bad")
-        if self._warnings.allows(f"bad {getattr(error, 'kind', 'size')}", steady_s()):
+        self._refusal = one_line(error)
+        kind = getattr(error, "kind", "size")
+        if self._warnings.allows(self._refusal if kind == "encoding" else f"bad {kind}", steady_s()):
             bad = self.statistics.summary(steady_s()).counts.bad
-            self._node.get_logger().warning(f"bad frame on {self.topic} ({bad} so far): {one_line(error)}")
+            self._node.get_logger().warning(f"bad frame on {self.topic} ({bad} so far): {self._refusal}")
+
+    def _look_at_bits(self, message: Image | CompressedImage, frame: Frame) -> None:
+        """Hints at sensors with fewer than 16 bits, whose images are all but black when 16 are expected."""
+        if self._looked_at >= _HINTED_FRAMES or self._settings.mono16_bits < 16:
+            return
+        if not isinstance(message, Image) or message.encoding not in MONO16:
+            return
+        self._looked_at += 1
+        self._brightest = max(self._brightest, int(frame.image.max()))
+        if self._looked_at == _HINTED_FRAMES and self._brightest < 64:
+            bits = 8 + self._brightest.bit_length()
+            self._node.get_logger().warning(
+                f"{message.encoding} images of {self.topic} use no more than {bits} of 16 bits and are nearly black; "
+                f"does the sensor have so many? Then set mono16_bits to {bits}"
+            )
 
     def failed(self, pending: PendingFrame[Image | CompressedImage], error: Exception) -> None:
         """Counts a frame that the detector failed on."""
@@ -176,7 +206,8 @@ class Camera:
                 return Health(DiagnosticStatus.ERROR, text)
         if silent_s <= IMAGE_TIMEOUT_S:
             clock = clock_health(self.topic, self._counted_age(self._index))
-            return self._failing() or (worst([clock, self._losses()]) if clock is not None else self._losses())
+            healths = [health for health in (self._refusing(), clock) if health is not None]
+            return self._failing() or worst([*healths, self._losses()])
         if self._unmatched_input:
             publishers = qos.incompatible_publishers(self._node, self.topic, self._image_qos)
             self._unmatched_input = bool(publishers)
@@ -195,6 +226,14 @@ class Camera:
             return None
         failed = self.statistics.summary(steady_s()).counts.failed
         return Health(DiagnosticStatus.ERROR, f"frames of {self.topic} fail ({failed} so far): {failure}")
+
+    def _refusing(self) -> Health | None:
+        """A warning from a frame that is refused until the next one that is served."""
+        refusal = self._refusal
+        if not refusal:
+            return None
+        bad = self.statistics.summary(steady_s()).counts.bad
+        return Health(DiagnosticStatus.WARN, f"frames of {self.topic} are refused ({bad} so far): {refusal}")
 
     def _losses(self) -> Health:
         """A warning while images get lost on their way; it goes when none was lost since the last look."""
@@ -217,6 +256,10 @@ class Camera:
         self._last_image_s = arrival_s
         age_s = self._age_s(message.header)
         self.statistics.count("received")
+        frame_id = message.header.frame_id
+        if len(frame_id) > MAX_FRAME_ID:
+            self._refuse(BadImageError("header", f"frame_id has {len(frame_id)} characters, at most {MAX_FRAME_ID}"))
+            return
         deadline_ms = self.deadline_ms
         deadline_s = arrival_s - age_s + deadline_ms * 1e-3 if deadline_ms else math.inf
         if self._enqueue(PendingFrame(self._index, message, arrival_s, age_s, deadline_s)):

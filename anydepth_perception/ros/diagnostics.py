@@ -16,14 +16,19 @@ from anydepth_perception.serving.statistics import FrameSummary
 WARNING_INTERVAL_S = 10.0
 
 
+_MOST_KINDS = 64
+
+
 class WarningThrottle:
-    """Lets one warning of a kind through per `WARNING_INTERVAL_S`."""
+    """Lets one warning of a kind through per `WARNING_INTERVAL_S`; of very many kinds, all of them together."""
 
     def __init__(self) -> None:
         self._last_s: dict[str, float] = {}
 
     def allows(self, kind: str, now_s: float) -> bool:
         """Whether a warning of this kind is due at `now_s` of the steady clock; counts it as given if so."""
+        if kind not in self._last_s and len(self._last_s) >= _MOST_KINDS:
+            kind = ""
         last_s = self._last_s.get(kind)
         if last_s is not None and now_s - last_s < WARNING_INTERVAL_S:
             return False

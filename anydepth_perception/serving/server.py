@@ -13,7 +13,7 @@ from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.depth.limits import DepthLimits
 from anydepth_perception.depth.space import DepthConfigError
 from anydepth_perception.detection.detector import DetectionResult, ImageError
-from anydepth_perception.detection.images import CameraMessage, Frame, decode
+from anydepth_perception.detection.images import CameraMessage, Frame, ReadOptions, decode
 from anydepth_perception.profile.recorded_times import RecordedTimes
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, PendingFrame
@@ -135,7 +135,7 @@ class FrameServer:
         if settings.late_policy == "drop" and self._gives_way(pending, deadline_ms):
             camera.statistics.count("dropped")
             return
-        frame = decode(pending.message)
+        frame = decode(pending.message, ReadOptions(settings.max_image_pixels, settings.mono16_bits))
         budget = self._budget(pending, deadline_ms)
         chosen_s = self._clock()
         plan = controller.open(budget.ms)

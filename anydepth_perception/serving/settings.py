@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECISIONS
 from anydepth_perception.depth.space import DepthSpace
+from anydepth_perception.detection.images import DEFAULT_MAX_PIXELS
 from anydepth_perception.execution import STAGED, WHOLE
 from anydepth_perception.serving.list_parameters import Entries, Numbers, Thresholds, Topics
 from anydepth_perception.serving.parameters import (
@@ -175,6 +176,19 @@ class Settings:
         "raw",
         Choice(("raw", "compressed")),
         "raw subscribes to sensor_msgs/Image on the topic; compressed to CompressedImage on <topic>/compressed.",
+    )
+    max_image_pixels: int = _parameter(
+        DEFAULT_MAX_PIXELS,
+        WholeNumber(1, 2**28),
+        "Larger images are refused before they are decoded: a few bytes can claim to be a picture of gigabytes.",
+        live=True,
+    )
+    mono16_bits: int = _parameter(
+        16,
+        WholeNumber(8, 16),
+        "Significant bits of mono16, 16UC1 and 16-bit Bayer images, of which the highest 8 are used: 12 or 14 for many "
+        "sensors.",
+        live=True,
     )
     image_qos: str = _parameter(
         "best_effort",

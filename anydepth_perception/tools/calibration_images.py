@@ -29,7 +29,7 @@ def read_folder(folder: Path, count: int) -> Iterator[np.ndarray]:
     chosen = min(count, len(paths))
     for index in range(chosen):
         path = paths[index * len(paths) // chosen]
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels is None:
             raise CalibrationError(f"{path}: cannot be read as an image; repair it or take it out of the folder")
         yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -82,8 +82,9 @@ def test_of_a_burst_the_newest_frames_are_served_and_the_others_counted(active):
 
 
 def has_bad_frames(status: DiagnosticStatus, values: dict[str, str], number: int) -> bool:
-    """Whether diagnostics count so many bad frames."""
-    return int(values["frames_bad"]) == number
+    """Whether diagnostics count so many bad frames, and warn of the newest as nothing has been served since."""
+    counted = int(values["frames_bad"]) == number
+    return counted and status.level == DiagnosticStatus.WARN and "are refused" in status.message
 
 
 def has_come_back(header: Header, detections: list[Detection2DArray]) -> bool:
@@ -91,13 +92,14 @@ def has_come_back(header: Header, detections: list[Detection2DArray]) -> bool:
     return any(key_of(message.header) == key_of(header) for message in detections)
 
 
-def bad_images(header: Header) -> dict[str, Image]:
+def bad_images(index: int) -> dict[str, Image]:
     """Messages with one fault each."""
-    images = {kind: image_message(header) for kind in ("encoding", "step", "data", "size")}
+    images = {kind: image_message(stamped(index)) for kind in ("encoding", "step", "data", "size", "header")}
     images["encoding"].encoding = "rgb9"
     images["step"].step = 17
     images["data"].data = images["data"].data[:100]
     images["size"].width = images["size"].height = 0
+    images["header"].header.frame_id = "x" * 100_000
     return images
 
 
@@ -107,7 +109,7 @@ def test_bad_frames_are_counted_warned_of_once_and_the_next_good_one_is_served(a
     active.wait_for_publisher("/detections")
     images = active.publisher(Image, "image_raw", RELIABLE)
     started_s = time.monotonic()
-    faults = [*bad_images(stamped(0)).items(), *list(bad_images(stamped(0)).items())[:2]]
+    faults = [*bad_images(0).items(), *list(bad_images(0).items())[:2]]
     for number, (kind, message) in enumerate(faults, 1):
         images.publish(message)
         active.status(partial(has_bad_frames, number=before + number), f"bad frame: {kind}")
@@ -121,6 +123,7 @@ def test_bad_frames_are_counted_warned_of_once_and_the_next_good_one_is_served(a
         "step 17 is too small",
         "data holds 100 bytes",
         "image is empty",
+        "frame_id has 100000 characters, at most 256",
     ):
         assert 1 <= len([line for line in warnings if words in line]) <= due
 

@@ -105,7 +105,7 @@ class FolderSource(Source):
                 self._next = 0
             path = self._paths[self._next]
             self._next += 1
-            pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if pixels is not None:
                 return resized(pixels, "bgr8", self._options)
         raise SourceError(f"{self._folder}: none of its {len(self._paths)} images can be read")

@@ -94,7 +94,8 @@ def test_padding_of_the_rows_is_left_out(whole_last_row):
         (raw(bytes(HEIGHT * WIDTH * 3), "rgb8", step=0), "step"),
         (raw(bytes(HEIGHT * WIDTH * 3 - 1), "rgb8", step=WIDTH * 3), "data"),
         (raw(bytes(HEIGHT * WIDTH * 3 + 1), "rgb8", step=WIDTH * 3), "data"),
-        (raw(bytes(10), "mono8", height=2**32 - 1, width=2**32 - 1, step=2**32 - 1), "data"),
+        (raw(bytes(10), "mono8", height=2**32 - 1, width=2**32 - 1, step=2**32 - 1), "size"),
+        (raw(bytes(10), "mono8", height=4000, width=4000, step=2**32 - 1), "data"),
         (raw(bytes(HEIGHT * 7 * 2), "yuyv", width=7), "size"),
     ],
 )

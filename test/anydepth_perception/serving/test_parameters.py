@@ -168,6 +168,7 @@ def test_live_parameters_change_while_configured():
     live = {"depth": "base", "deadline_ms": 30.0, "score_threshold": 0.9, "max_detections": 5, "late_policy": "drop"}
     live |= {"min_depth": "base", "max_depth": "FFFF.FFEE", "miss_target": 0.02}
     live |= {"class_score_thresholds": ("person:0.5",), "camera_deadlines_ms": (30.0,)}
+    live |= {"max_image_pixels": 1000, "mono16_bits": 12}
     assert {name for name, info in TABLE.items() if info.live} == set(live)
     settings = Settings().updated(live, configured=True, space=EIGHT_STAGES, class_names=("person",))
     assert {name: getattr(settings, name) for name in live} == live
