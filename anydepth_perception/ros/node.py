@@ -252,6 +252,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         summary = summarise([camera.statistics for camera in self._cameras], now_s)
         values: dict[str, object] = {"state": self._state}
         values |= detector_values(self._settings, model, summary, process_memory_bytes())
+        values["depth_building"] = self._server.building if self._server is not None else ""
         system = self._system.look(_free_depth_ms(self._settings, model, summary))
         values |= system_values(system.load)
         for event in system.events:
@@ -271,7 +272,8 @@ class DetectorNode(LifecycleNode, ProcessNode):
     def _own_health(self, model: Model | None) -> Health:
         if self._problem:
             return Health(DiagnosticStatus.ERROR, self._problem)
-        faults = model.faults if model is not None else []
+        server = self._server
+        faults = server.faults if server is not None else model.faults if model is not None else []
         if faults:
             return Health(DiagnosticStatus.WARN, f"{self._state}, but {'; '.join(faults)}")
         return Health(DiagnosticStatus.OK, self._state)

@@ -210,7 +210,7 @@ def _load_with(
         detector = _compile(bundle, backend, cache, settings, settings.execution, progress)
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
-        detector.ensure(bundle.space.parse(settings.depth))
+        detector.ensure_for_now(bundle.space.parse(settings.depth))
     controller = make_controller(detector, profile)
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
     progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.depth.limits import DepthLimits
 from anydepth_perception.depth.space import DepthConfigError
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import CameraMessage, Frame, decode
+from anydepth_perception.serving.depth_changes import DepthChanges, in_a_thread
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, PendingFrame
 from anydepth_perception.serving.settings import Settings
@@ -72,6 +72,7 @@ class FrameServer:
         others: OtherFrames,
         *,
         reload: Callable[[Model, str], Model] | None = None,
+        beside: Callable[[Callable[[], None]], None] = in_a_thread,
         clock: Callable[[], float] = steady_s,
     ) -> None:
         """Serves with `model` until its backend is gone.
@@ -82,6 +83,7 @@ class FrameServer:
             settings: asked for every frame.
             others: the frames beside the one being served.
             reload: makes a model on another backend, given the one that fails and why; None leaves no choice.
+            beside: runs work beside serving: what a depth that is set needs to be ready.
             clock: the steady clock, seconds.
         """
         self.model = model
@@ -90,10 +92,22 @@ class FrameServer:
         self._others = others
         self._reload = reload
         self._clock = clock
-        self._depth = ""
+        self._beside = beside
+        self._depth = DepthChanges(model, beside)
         self._applied: Settings | None = None
         self._failures = 0
         self._thresholds: tuple[Settings, np.ndarray] | None = None
+
+    @property
+    def faults(self) -> list[str]:
+        """What does not stop it from serving, but is not as it should be; one line each."""
+        problem = self._depth.problem
+        return [*self.model.faults, problem] if problem else self.model.faults
+
+    @property
+    def building(self) -> str:
+        """The depth whose engines are being built while another one serves; empty where none is."""
+        return self._depth.building
 
     def serve(self, pending: PendingFrame[CameraMessage]) -> None:
         """Decodes, detects, publishes and reports; a failure goes to the camera's outputs."""
@@ -121,7 +135,7 @@ class FrameServer:
             _LOG.error("no other backend can take over: %s", error)
             self._reload = None
             return
-        self._depth, self._failures, self._applied = "", 0, None
+        self._depth, self._failures, self._applied = DepthChanges(self.model, self._beside), 0, None
 
     def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
         settings, controller = self._settings(), self.model.controller
@@ -173,6 +187,7 @@ class FrameServer:
 
     def _apply(self, settings: Settings) -> None:
         """Tells the controller what has changed since the last frame."""
+        self._depth.follow(settings.depth)
         if settings is self._applied:
             return
         controller = self.model.controller
@@ -181,20 +196,7 @@ class FrameServer:
             controller.set_limits(DepthLimits(settings.min_depth, settings.max_depth))
         except DepthConfigError as error:
             _LOG.error("min_depth and max_depth are not followed: %s", error)
-        self._apply_depth(settings.depth)
         self._applied = settings
-
-    def _apply_depth(self, depth: str) -> None:
-        if depth == self._depth:
-            return
-        if depth == AUTO:
-            self.model.controller.set_depth(AUTO)
-        else:
-            config = self.model.bundle.space.parse(depth)
-            # An engine that is not of the ladder is compiled here; the frames of that moment are late.
-            self.model.detector.ensure(config)
-            self.model.controller.set_depth(config)
-        self._depth = depth
 
     def _age_ms(self, pending: PendingFrame[CameraMessage]) -> float:
         return (self._clock() - pending.capture_s) * 1e3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +37,9 @@ class Clock:
 class FakeController:
     """Always the same plan; remembers what it was asked and told."""
 
+    depth = "auto"
+    doubts: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.plan = SPACE.base
         self.budgets: list[float | None] = []
@@ -67,6 +71,7 @@ class FakeController:
 
     def set_depth(self, depth):
         self.depths.append(depth)
+        self.depth = str(depth)
 
 
 class FakeDetector:
@@ -78,11 +83,17 @@ class FakeDetector:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.ensured: list[DepthConfig] = []
+        self.build_error: Exception | None = None
         self.error: Exception | None = None
         self.colors: list[str] = []
         self.thresholds: list[object] = []
 
-    def ensure(self, config):
+    def is_ready(self, config):
+        return config in self.ensured
+
+    def ensure_for_now(self, config):
+        if self.build_error is not None:
+            raise self.build_error
         self.ensured.append(config)
 
     def detect(self, image, config, *, color, score_threshold, max_detections, decide=None):
@@ -146,6 +157,7 @@ class Bench:
         self.settings = Settings()
         self.others = FakeOthers()
         self.reloaded: list[str] = []
+        self.beside: list[Callable[[], None]] = []
         self.next_model: Model | Exception = BackendError("no other backend")
         bundle = SimpleNamespace(space=SPACE, class_names=("person", "crate"))
         self.model = Model(bundle, self.detector, self.controller, "tensorrt")
@@ -158,6 +170,7 @@ class Bench:
             lambda: self.settings,
             self.others,
             reload=self.reload,
+            beside=self.beside.append,
             clock=self.clock,
         )
         return self.server
@@ -167,6 +180,10 @@ class Bench:
         if isinstance(self.next_model, Exception):
             raise self.next_model
         return self.next_model
+
+    def build(self) -> None:
+        """Does what the server has asked to be done beside serving, and nothing before."""
+        self.beside.pop(0)()
 
     def change(self, **values) -> None:
         self.settings = self.settings.updated(values, configured=True)
@@ -232,16 +249,92 @@ def test_controller_learns_inference_and_all_other_time_after_its_choice(bench):
     assert bench.controller.ended == [(25.0, pytest.approx(7.0))]
 
 
-def test_depth_change_takes_effect_with_the_next_frame(bench):
+def test_depth_change_takes_effect_with_the_next_frame_where_it_is_ready(bench):
+    fixed = DepthConfig.parse("FFFF.EEEE")
+    bench.detector.ensured = [fixed]
     bench.serve()
     bench.change(depth="FFFF.EEEE")
     bench.serve()
     bench.serve()
     bench.change(depth="auto")
     bench.serve()
-    fixed = DepthConfig.parse("FFFF.EEEE")
     assert bench.controller.depths == ["auto", fixed, "auto"]
-    assert bench.detector.ensured == [fixed]
+    assert bench.beside == []
+
+
+def test_depth_that_is_not_ready_is_built_beside_serving_and_taken_once_it_is(bench):
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.serve()
+    assert bench.controller.depths == [] and len(bench.camera.published) == 2
+    assert len(bench.beside) == 1 and bench.server.building == "FFFF.EEEE"
+    bench.build()
+    bench.serve()
+    assert bench.controller.depths == [DepthConfig.parse("FFFF.EEEE")]
+    assert bench.server.building == "" and bench.server.faults == []
+
+
+def test_depth_that_cannot_be_built_is_told_once_and_the_one_before_serves_on(bench, caplog):
+    bench.detector.build_error = BackendError("no memory")
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.build()
+    for _ in range(3):
+        bench.serve()
+    told = "depth FFFF.EEEE cannot be used, auto serves on: no memory"
+    assert bench.server.faults == [told] and [record.message for record in caplog.records] == [told]
+    assert len(bench.camera.published) == 4 and bench.camera.faults == [] and bench.beside == []
+    bench.change(depth="auto")
+    bench.serve()
+    assert bench.server.faults == []
+
+
+def test_depth_that_failed_is_tried_again_when_it_is_set_again(bench):
+    bench.detector.build_error = BackendError("no memory")
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.build()
+    bench.serve()
+    bench.detector.build_error = None
+    bench.change(depth="auto")
+    bench.serve()
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.build()
+    bench.serve()
+    assert bench.controller.depths[-1] == DepthConfig.parse("FFFF.EEEE") and bench.server.faults == []
+
+
+def test_only_the_depth_that_is_asked_for_last_is_built_behind_the_one_in_progress(bench):
+    for depth in ("FFFF.EEEE", "EFFF.EEEE", "EEFF.EEEE"):
+        bench.change(depth=depth)
+        bench.serve()
+    assert len(bench.beside) == 1
+    bench.build()
+    bench.serve()
+    bench.build()
+    bench.serve()
+    assert list(map(str, bench.detector.ensured)) == ["FFFF.EEEE", "EEFF.EEEE"] and bench.beside == []
+    assert list(map(str, bench.controller.depths)) == ["EEFF.EEEE"]
+
+
+def test_failure_of_a_depth_that_is_no_longer_asked_for_is_no_fault(bench):
+    bench.detector.build_error = BackendError("no memory")
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.change(depth="auto")
+    bench.serve()
+    bench.build()
+    bench.serve()
+    assert bench.server.faults == []
+
+
+def test_depth_of_another_network_is_told_and_fails_no_frame(bench):
+    bench.settings = Settings(depth="FFF")  # set before there was a bundle to check it by
+    bench.serve()
+    assert len(bench.camera.published) == 1
+    (fault,) = bench.server.faults
+    assert fault.startswith("depth FFF cannot be used, auto serves on: ")
 
 
 @pytest.mark.parametrize(("encoding", "color"), [("rgb8", "rgb"), ("bgr8", "bgr")])
@@ -349,6 +442,9 @@ def test_fixed_depth_holds_on_the_backend_that_took_over(bench):
     bench.detector.error = BackendError("the GPU is gone")
     for _ in range(FAILURES_IN_A_ROW + 1):
         bench.serve()
+    bench.beside.pop(0)  # on the backend that is gone
+    bench.build()
+    bench.serve()
     assert controller.depths == [DepthConfig.parse("FFFF.EEEE")] == detector.ensured
 
 
