@@ -17,7 +17,7 @@ from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.controller import AUTO, DepthController
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady
-from anydepth_perception.profile import Profile, ProfileError, load_or_measure
+from anydepth_perception.profile import MOST_RESIDUAL, Profile, ProfileError, load_or_measure
 from anydepth_perception.serving.settings import AUTO_EXECUTION, Settings
 from anydepth_perception.serving.thresholds import parse_thresholds
 
@@ -225,15 +225,22 @@ def make_controller(detector: Detector, profile: Profile) -> DepthController:
     bundle = detector.bundle
     configs = list(bundle.space.all()) if detector.decision_points else detector.configs
     config_ms = {rung.config: rung.latency_ms for rung in profile.rungs(bundle)}
-    return DepthController(
+    fit = profile.fit(bundle)
+    controller = DepthController(
         bundle.space,
-        profile.step_ms,
+        fit.step_ms,
         {config: bundle.average_precision(config) for config in configs},
         preprocess_ms=profile.idle_ms(profile.preprocess),
         postprocess_ms=profile.idle_ms(profile.postprocess),
         points=detector.decision_points,
         config_ms={config: ms for config, ms in config_ms.items() if config in configs},
     )
+    if fit.residual > MOST_RESIDUAL:
+        controller.doubts.append(
+            f"profile: its times contradict each other by {100 * fit.residual:.0f} %, at most "
+            f"{100 * MOST_RESIDUAL:.0f} % are expected; measure again on an idle machine"
+        )
+    return controller
 
 
 def _engine_cache(cache_dir: str) -> EngineCache | None:
