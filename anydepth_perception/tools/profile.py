@@ -175,7 +175,7 @@ def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[st
     again = "; they contradict each other, measure again on an idle machine" if residual > MOST_RESIDUAL else ""
     lines.append(f"steps fitted to all configurations miss their times by {residual:.1%} (root mean square){again}")
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in ladder.rungs)
-    return [*lines, f"ladder by fitted steps: {rungs}"]
+    return [*lines, f"ladder: {rungs}"]
 
 
 def _group_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[str]:
