@@ -148,11 +148,12 @@ def load_model(
         fallbacks: backends that have failed already and are left out.
 
     Raises:
-        BundleError, BackendError, ProfileError, DepthConfigError, ThresholdError: with the reason, naming the file
-            where there is one.
+        BundleError, BackendError, ProfileError, DepthConfigError, ThresholdError, ParameterError: with the reason,
+            naming the file where there is one.
     """
     bundle = Bundle.load(find_bundle(settings.model))
     parse_thresholds(settings.class_score_thresholds, bundle.class_names)
+    settings.checked(None, bundle.class_names)
     failed = list(fallbacks)
     names = _names_left(settings, failed)
     for name in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from anydepth_perception.detection.images import CameraMessage, Frame, decode
 from anydepth_perception.serving.depth_changes import DepthChanges, in_a_thread
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, PendingFrame
+from anydepth_perception.serving.selections import CANDIDATES, Selections
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
 from anydepth_perception.serving.thresholds import thresholds_by_class
@@ -96,6 +98,7 @@ class FrameServer:
         self._depth = DepthChanges(model, beside)
         self._applied: Settings | None = None
         self._failures = 0
+        self._selections = Selections(model.bundle.class_names)
         self._thresholds: tuple[Settings, np.ndarray] | None = None
 
     @property
@@ -149,15 +152,19 @@ class FrameServer:
         budget = self._budget(pending, deadline_ms)
         chosen_s = self._clock()
         plan = controller.open(budget.ms)
+        selection = self._selections.of_camera(pending.camera, settings)
         result = self.model.detector.detect(
-            frame.image,
+            selection.view(frame.image),
             plan,
             color="bgr" if frame.color == "bgr" else "rgb",
             score_threshold=self._score_threshold(settings),
-            max_detections=settings.max_detections,
+            max_detections=CANDIDATES if selection.filters else settings.max_detections,
             decide=controller.decide if controller.may_change else None,
         )
         self._failures = 0
+        if selection.filters or selection.region is not None:
+            found = selection.select(result.detections, frame.image, settings.max_detections)
+            result = replace(result, detections=found)
         camera.publish(pending, result)
         latency_ms = self._age_ms(pending)
         host_ms = (self._clock() - chosen_s) * 1e3 - result.inference_ms

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -87,6 +88,8 @@ class FakeDetector:
         self.error: Exception | None = None
         self.colors: list[str] = []
         self.thresholds: list[object] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.found = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
 
     def is_ready(self, config):
         return config in self.ensured
@@ -101,11 +104,11 @@ class FakeDetector:
             raise self.error
         self.colors.append(color)
         self.thresholds.append(score_threshold)
+        self.shapes.append(image.shape)
         if decide is not None:
             config = decide("stem", 0.0)
         self.clock.now_s += 0.030
-        one = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
-        return DetectionResult(one, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
+        return DetectionResult(self.found, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
 
 
 class FakeCamera:
@@ -115,11 +118,13 @@ class FakeCamera:
         self.clock = clock
         self.statistics = FrameStatistics()
         self.published: list[PendingFrame] = []
+        self.boxes: list[list[list[float]]] = []
         self.reports: list = []
         self.faults: list[tuple[str, Exception]] = []
 
     def publish(self, pending, result):
         self.clock.now_s += 0.002
+        self.boxes.append(result.detections.boxes_xyxy.tolist())
         self.published.append(pending)
 
     def report(self, pending, frame, result, report):
@@ -410,6 +415,45 @@ def test_camera_without_a_deadline_drops_nothing(bench):
     bench.serve(camera=0, age_ms=5000.0)
     bench.serve(camera=1, age_ms=5000.0)
     assert [pending.camera for pending in bench.camera.published] == [0]
+
+
+def test_each_camera_has_its_own_region_from_the_next_frame_on_and_boxes_are_those_of_the_image(bench):
+    bench.detector.found = Detections(
+        np.array([[0, 0, 1, 1]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32)
+    )
+    bench.settings = Settings(image_topics=("a", "b"))
+    bench.serve(camera=1)
+    bench.change(roi=[0.0, 0.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0])
+    bench.serve(camera=0)
+    bench.serve(camera=1)
+    assert bench.detector.shapes == [(2, 2, 3), (2, 2, 3), (1, 1, 3)]
+    assert bench.camera.boxes == [[[0, 0, 1, 1]], [[0, 0, 1, 1]], [[1, 1, 2, 2]]]
+
+
+def test_classes_sizes_and_a_mask_leave_detections_out_of_what_is_published_and_counted(bench, tmp_path):
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.array([[255, 255], [0, 0]], np.uint8))
+    boxes = np.array([[0, 0, 2, 1], [0, 1, 2, 2], [0, 0, 2, 1], [0, 0, 0.5, 1]], np.float32)
+    bench.detector.found = Detections(boxes, np.ones(4, np.float32), np.array([0, 0, 1, 0], np.int32))
+    bench.change(class_allowlist=["person"], mask=[str(mask)], min_box_size=1.0)
+    bench.serve()
+    assert bench.camera.boxes == [[[0, 0, 2, 1]]] and bench.camera.reports[0].detections == 1
+    bench.change(class_allowlist=[], mask=[], min_box_size=0.0, max_detections=3)
+    bench.serve()
+    assert len(bench.camera.boxes[1]) == 4  # the detector bounds their number
+
+
+def test_mask_that_is_gone_when_it_is_needed_fails_no_frame(bench, tmp_path, caplog):
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.zeros((2, 2), np.uint8))
+    bench.change(mask=[str(mask)])
+    mask.unlink()
+    bench.serve()
+    bench.serve()
+    assert len(bench.camera.published) == 2 and len(bench.camera.boxes[0]) == 1
+    assert [record.message for record in caplog.records] == [
+        f"no mask is laid over the images: {mask}: cannot be read: No such file or directory"
+    ]
 
 
 def test_one_threshold_goes_to_the_detector_as_a_number_and_those_of_classes_as_one_for_each(bench):
