@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Mapping
@@ -11,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from anydepth_perception.depth.space import DepthConfig, DepthSpace, Step
+from anydepth_perception.depth.step_parts import LEAST_SHARE, parts_of, sum_up, take_apart
 
 MOST_RESIDUAL = 0.03
 """Times that contradict each other by more are not kept: an idle machine's steps add up within some percent."""
-
-_LEAST_SHARE = 0.05
-"""Of what was expected of a step, or of what its longer way adds, so much is left at the least."""
 
 _PRIOR_SCATTER = 0.5
 """Relative standard deviation of what is expected of a step before whole configurations are looked at."""
@@ -56,9 +53,11 @@ def fit_steps(
         config_ms: measured times of configurations, above 0, at least one.
         scatter: relative standard deviation of these times, where known.
     """
-    parts, expected = _parts(space, expected_ms)
+    expected_parts = take_apart(space, expected_ms)
+    parts, expected = list(expected_parts), np.array(list(expected_parts.values()))
     configs = list(config_ms)
-    uses = np.array([[step in route for step in parts] for route in (_ways_up_to(space, c) for c in configs)], float)
+    taken = [parts_of(space, config) for config in configs]
+    uses = np.array([[step in steps for step in parts] for steps in taken], float)
     measured = np.array([config_ms[config] for config in configs])
     expected *= statistics.median((measured / (uses @ expected)).tolist())
     deviations = np.array([max(_LEAST_SCATTER, (scatter or {}).get(config, 0.0)) for config in configs])
@@ -73,36 +72,12 @@ def fit_steps(
     added = dict(zip(parts, (expected * (1.0 + change)).tolist(), strict=True))
     fitted = uses @ (expected * (1.0 + change))
     residual = math.sqrt(float(np.mean(np.log(measured / fitted) ** 2)))
-    return StepFit(_summed_up(space, added), residual)
-
-
-def _parts(space: DepthSpace, expected_ms: Mapping[Step, float]) -> tuple[list[Step], np.ndarray]:
-    """Steps, each standing for what it adds to the way before it, and how much that is expected to be."""
-    parts: list[Step] = []
-    added: list[float] = []
-    for entry in space.entries:
-        before = 0.0
-        for way in entry.ways:
-            step = Step(entry.name, way)
-            parts.append(step)
-            added.append(max(expected_ms[step] - before, _LEAST_SHARE * expected_ms[step]))
-            before = max(before, expected_ms[step])
-    return parts, np.array(added)
-
-
-def _ways_up_to(space: DepthSpace, config: DepthConfig) -> set[Step]:
-    """The steps that run, and those of the same entries that do less."""
-    ways = {entry.name: entry.ways for entry in space.entries}
-    return {
-        Step(step.entry, way)
-        for step in space.route(config)
-        for way in ways[step.entry][: ways[step.entry].index(step.way) + 1]
-    }
+    return StepFit(sum_up(space, added), residual)
 
 
 def _bounded_least_squares(design: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Relative changes of the parts, none below `_LEAST_SHARE` - 1: for those at the bound, the others are solved."""
-    least = _LEAST_SHARE - 1.0
+    """Relative changes of the parts, none below `LEAST_SHARE` - 1: for those at the bound, the others are solved."""
+    least = LEAST_SHARE - 1.0
     rows, goal = design * weights[:, None], wanted * weights
     matrix = rows.T @ rows + np.eye(design.shape[1]) / _PRIOR_SCATTER**2
     vector = rows.T @ goal
@@ -116,11 +91,3 @@ def _bounded_least_squares(design: np.ndarray, wanted: np.ndarray, weights: np.n
             break
         free[below] = False
     return change
-
-
-def _summed_up(space: DepthSpace, added: Mapping[Step, float]) -> dict[Step, float]:
-    sums: dict[Step, float] = {}
-    for entry in space.entries:
-        steps = [Step(entry.name, way) for way in entry.ways]
-        sums.update(zip(steps, itertools.accumulate(added[step] for step in steps), strict=True))
-    return sums

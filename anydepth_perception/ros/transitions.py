@@ -27,6 +27,7 @@ class TransitionExecutor(SingleThreadedExecutor):
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Runs one callback that is ready, or hands it to a thread, and raises what it raised."""
+        entity: object
         try:
             handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
         except (TimeoutException, ShutdownException):

@@ -17,7 +17,7 @@ from anydepth_perception.bundle import Bundle, find_bundle
 from anydepth_perception.depth.controller import AUTO, DepthController
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.execution import STAGED, WHOLE, Checked, EngineReady
-from anydepth_perception.profile import MOST_RESIDUAL, Profile, ProfileError, load_or_measure
+from anydepth_perception.profile import Profile, ProfileError, load_or_measure
 from anydepth_perception.serving.settings import AUTO_EXECUTION, Settings
 from anydepth_perception.serving.thresholds import parse_thresholds
 
@@ -27,6 +27,9 @@ _WORTHWHILE = 1.03
 """Time of staged over that of whole up to which `execution: auto` takes staged."""
 
 _COMPARED_FRAMES = 21
+
+_DOUBTFUL_RESIDUAL = 0.2
+"""Root mean square by which times contradict the sum of fitted steps, from which on diagnostics warn."""
 
 NO_CACHE = "none"
 """Value of the parameter `cache_dir` that keeps no engines."""
@@ -236,10 +239,10 @@ def make_controller(detector: Detector, profile: Profile) -> DepthController:
         points=detector.decision_points,
         config_ms={config: ms for config, ms in config_ms.items() if config in configs},
     )
-    if fit.residual > MOST_RESIDUAL:
+    if fit.residual > _DOUBTFUL_RESIDUAL and not profile.is_of_busy_machine:
         controller.doubts.append(
-            f"profile: its times contradict each other by {100 * fit.residual:.0f} %, at most "
-            f"{100 * MOST_RESIDUAL:.0f} % are expected; measure again on an idle machine"
+            f"profile: its times contradict each other by {100 * fit.residual:.0f} % though the machine was idle; "
+            f"frames at several depths will settle it, or measure again with the profile tool"
         )
     return controller
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from anydepth_perception.backends import BackendError
 from anydepth_perception.depth.limits import DepthLimits
+from anydepth_perception.depth.refinement import Refinement
 from anydepth_perception.depth.space import DepthConfigError
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import CameraMessage, Frame, decode
@@ -27,6 +28,13 @@ _LOG = logging.getLogger(__name__)
 
 FAILURES_IN_A_ROW = 3
 """Frames that a backend has to fail on before another one takes its place: a single failure may pass."""
+
+
+REFINED_EVERY = 300
+"""Frames after which the profile is corrected by what they told."""
+
+WELL_KNOWN = 0.02
+"""Relative standard deviation of full over base from which on served frames settle doubts about the profile."""
 
 
 class FrameOutputs(Protocol):
@@ -98,6 +106,7 @@ class FrameServer:
         self._depth = DepthChanges(model, beside)
         self._applied: Settings | None = None
         self._failures = 0
+        self._refinement = Refinement(model.controller.space, model.controller.step_ms)
         self._selections = Selections(model.bundle.class_names)
         self._thresholds: tuple[Settings, np.ndarray] | None = None
 
@@ -139,6 +148,7 @@ class FrameServer:
             self._reload = None
             return
         self._depth, self._failures, self._applied = DepthChanges(self.model, self._beside), 0, None
+        self._refinement = Refinement(self.model.controller.space, self.model.controller.step_ms)
 
     def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
         settings, controller = self._settings(), self.model.controller
@@ -169,6 +179,7 @@ class FrameServer:
         latency_ms = self._age_ms(pending)
         host_ms = (self._clock() - chosen_s) * 1e3 - result.inference_ms
         controller.end(result.inference_ms, host_ms)
+        self._refine(result)
         report = FrameReport(
             depth=str(result.config),
             detections=len(result.detections.scores),
@@ -181,6 +192,20 @@ class FrameServer:
             budget=budget,
         )
         camera.report(pending, frame, result, report)
+
+    def _refine(self, result: DetectionResult) -> None:
+        """Learns from a served frame, and now and then corrects the profile by all that was learnt."""
+        refinement, controller = self._refinement, self.model.controller
+        refinement.observe(result.config, result.inference_ms)
+        if refinement.frames % REFINED_EVERY:
+            return
+        step_ms = refinement.refine()
+        if step_ms is not None:
+            controller.set_steps(step_ms)
+            base, full = (controller.latency_ms(end) for end in (controller.space.base, controller.space.full))
+            _LOG.info("profile refined by %d frames: base %.1f ms, full %.1f ms", refinement.frames, base, full)
+        if refinement.uncertainty < WELL_KNOWN:
+            controller.doubts.clear()  # whatever was measured at the start, served frames know better
 
     def _score_threshold(self, settings: Settings) -> float | np.ndarray:
         """One number, or one for each class; made anew only when a parameter has changed."""

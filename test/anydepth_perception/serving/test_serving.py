@@ -16,7 +16,7 @@ from anydepth_perception.detection.detector import DetectionResult, Detections
 from anydepth_perception.detection.images import byte_array
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, NewestFrames, PendingFrame
-from anydepth_perception.serving.server import FAILURES_IN_A_ROW, FrameServer
+from anydepth_perception.serving.server import FAILURES_IN_A_ROW, REFINED_EVERY, FrameServer
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameStatistics
 
@@ -39,10 +39,12 @@ class FakeController:
     """Always the same plan; remembers what it was asked and told."""
 
     depth = "auto"
-    doubts: tuple[str, ...] = ()
+    space = SPACE
 
     def __init__(self) -> None:
         self.plan = SPACE.base
+        self.doubts: list[str] = []
+        self.step_ms = {step: 2.0 if step.way == "full" else 1.0 for step in SPACE.steps}
         self.budgets: list[float | None] = []
         self.ended: list[tuple[float, float]] = []
         self.depths: list[object] = []
@@ -70,6 +72,12 @@ class FakeController:
     def is_hopeless(self, budget_ms):
         return budget_ms < 16.0
 
+    def latency_ms(self, config):
+        return SPACE.total(self.step_ms, config)
+
+    def set_steps(self, step_ms):
+        self.step_ms = step_ms
+
     def set_depth(self, depth):
         self.depths.append(depth)
         self.depth = str(depth)
@@ -84,6 +92,7 @@ class FakeDetector:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.ensured: list[DepthConfig] = []
+        self.inference_ms = 25.0
         self.build_error: Exception | None = None
         self.error: Exception | None = None
         self.colors: list[str] = []
@@ -108,7 +117,7 @@ class FakeDetector:
         if decide is not None:
             config = decide("stem", 0.0)
         self.clock.now_s += 0.030
-        return DetectionResult(self.found, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
+        return DetectionResult(self.found, config, 1.0, self.inference_ms, 4.0)
 
 
 class FakeCamera:
@@ -534,3 +543,28 @@ def test_limits_and_the_miss_target_reach_the_controller_and_contradictory_limit
     bench.serve()
     assert bench.controller.limits == DepthLimits("base", "FFFF.FFEE")
     assert [record.message for record in caplog.records].count("min_depth and max_depth are not followed: nothing left")
+
+
+def serve_at(bench, ratio, frames=2 * REFINED_EVERY):
+    """Frames at base and full in turns, of which full takes `ratio` times as long as base."""
+    controller, detector = bench.controller, bench.detector
+    for number in range(frames):
+        controller.plan = (SPACE.base, SPACE.full)[number % 2]
+        detector.inference_ms = 25.0 * (ratio if number % 2 else 1.0)
+        bench.serve()
+
+
+def test_served_frames_mend_a_wrong_profile_and_settle_the_doubts_about_it(bench):
+    bench.controller.doubts = ["profile: its times contradict each other"]
+    profiled = bench.controller.latency_ms(SPACE.full) / bench.controller.latency_ms(SPACE.base)
+    assert profiled == pytest.approx(2.0)
+    serve_at(bench, 1.4)
+    refined = bench.controller.latency_ms(SPACE.full) / bench.controller.latency_ms(SPACE.base)
+    assert refined == pytest.approx(1.4, rel=0.1)
+    assert bench.controller.doubts == []
+
+
+def test_right_profile_is_left_as_it_is(bench):
+    before = bench.controller.step_ms
+    serve_at(bench, 2.0)
+    assert bench.controller.step_ms is before
