@@ -105,6 +105,7 @@ class FrameServer:
         self._beside = beside
         self._depth = DepthChanges(model, beside)
         self._applied: Settings | None = None
+        self._limits_problem = ""
         self._failures = 0
         self._refinement = Refinement(model.controller.space, model.controller.step_ms)
         self._selections = Selections(model.bundle.class_names)
@@ -113,8 +114,7 @@ class FrameServer:
     @property
     def faults(self) -> list[str]:
         """What does not stop it from serving, but is not as it should be; one line each."""
-        problem = self._depth.problem
-        return [*self.model.faults, problem] if problem else self.model.faults
+        return [*self.model.faults, *filter(None, (self._depth.problem, self._limits_problem))]
 
     @property
     def building(self) -> str:
@@ -224,10 +224,12 @@ class FrameServer:
             return
         controller = self.model.controller
         controller.set_miss_target(settings.miss_target)
+        self._limits_problem = ""
         try:
             controller.set_limits(DepthLimits(settings.min_depth, settings.max_depth))
-        except DepthConfigError as error:
-            _LOG.error("min_depth and max_depth are not followed: %s", error)
+        except DepthConfigError as error:  # of the configurations that have engines none may be left
+            self._limits_problem = f"min_depth and max_depth are not followed: {error}"
+            _LOG.error("%s", self._limits_problem)
         self._applied = settings
 
     def _age_ms(self, pending: PendingFrame[CameraMessage]) -> float:

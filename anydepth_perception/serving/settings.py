@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECISIONS
-from anydepth_perception.depth.space import DepthSpace
+from anydepth_perception.depth.limits import DepthLimits
+from anydepth_perception.depth.space import DepthConfigError, DepthSpace
 from anydepth_perception.execution import STAGED, WHOLE
 from anydepth_perception.serving.list_parameters import (
     NO_MASK,
@@ -247,7 +248,16 @@ class Settings:
             accepted[name] = checked
         settings = dataclasses.replace(self, **accepted)
         settings._check_lengths()
+        if space is not None and not {"min_depth", "max_depth"}.isdisjoint(values):
+            settings._check_limits(space)
         return settings
+
+    def _check_limits(self, space: DepthSpace) -> None:
+        """Raises: ParameterError, where no configuration is left between the limits of depth."""
+        try:
+            DepthLimits(self.min_depth, self.max_depth).within(space, list(space.all()))
+        except DepthConfigError as error:
+            raise ParameterError(f"min_depth and max_depth contradict each other: {error}") from error
 
     def _check_lengths(self) -> None:
         """Raises: ParameterError, where a list has another length than the cameras ask for."""

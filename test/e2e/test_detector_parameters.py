@@ -141,6 +141,30 @@ def test_threshold_of_a_class_holds_from_the_next_frame_on_and_for_that_class_al
     assert classes_found() == before
 
 
+def test_region_and_least_box_size_hold_from_the_next_frame_on_in_pixels_of_the_image(active):
+    images = active.publisher(Image, "image_raw", RELIABLE)
+    detections = active.collect(Detection2DArray, "detections")
+    active.wait_for_publisher("/detections")
+
+    def boxes() -> list[tuple[float, float, float, float]]:
+        count = len(detections)
+        images.publish(image_message(stamped(count), seed=1, width=160, height=120))
+        active.spin_until(lambda: len(detections) > count, "detections")
+        found = [detection.bbox for detection in detections[-1].detections]
+        return [(box.center.position.x, box.center.position.y, box.size_x, box.size_y) for box in found]
+
+    for name, value in (("score_threshold", 0.0), ("max_detections", 1000), ("roi", [0.5, 0.25, 1.0, 1.0])):
+        assert active.set_parameter(name, value).successful
+    inside = boxes()
+    assert inside and all(x - 0.5 * width >= 79.9 and y - 0.5 * height >= 29.9 for x, y, width, height in inside)
+    size = sorted(min(width, height) for *_, width, height in inside)[len(inside) // 2]
+    assert active.set_parameter("min_box_size", size).successful
+    large = boxes()
+    assert 0 < len(large) <= len(inside) and all(min(width, height) >= size - 0.1 for *_, width, height in large)
+    assert active.set_parameter("min_box_size", 0.0).successful and active.set_parameter("roi", [""]).successful
+    assert any(x < 79.0 for x, *_ in boxes())
+
+
 def test_every_parameter_has_a_description_and_every_number_a_range(active):
     for name, info in TABLE.items():
         descriptor = active.describe(name)

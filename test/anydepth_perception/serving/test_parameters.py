@@ -176,6 +176,16 @@ def test_region_and_mask_are_common_or_each_cameras_own():
             Settings.from_values({**topics, **wrong})
 
 
+def test_limits_between_which_nothing_is_left_are_refused_once_the_network_is_known():
+    settings = Settings().updated({"min_depth": "full", "max_depth": "base"}, configured=False)
+    with pytest.raises(ParameterError, match="min_depth and max_depth contradict each other: no configuration is left"):
+        settings.checked(EIGHT_STAGES, ("person",))
+    limited = Settings().updated({"min_depth": "FFEE.EEEE"}, configured=True, space=EIGHT_STAGES)
+    with pytest.raises(ParameterError, match=r"is left between min_depth FFEE\.EEEE and max_depth base"):
+        limited.updated({"max_depth": "base"}, configured=True, space=EIGHT_STAGES)
+    assert limited.updated({"max_depth": "FFFF.EEEE"}, configured=True, space=EIGHT_STAGES).max_depth == "FFFF.EEEE"
+
+
 def test_update_changes_all_values_or_none():
     settings = Settings()
     with pytest.raises(ParameterError):

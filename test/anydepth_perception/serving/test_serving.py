@@ -542,6 +542,7 @@ def test_limits_and_the_miss_target_reach_the_controller_and_contradictory_limit
     bench.serve()
     bench.serve()
     assert bench.controller.limits == DepthLimits("base", "FFFF.FFEE")
+    assert bench.server.faults == ["min_depth and max_depth are not followed: nothing left"]
     assert [record.message for record in caplog.records].count("min_depth and max_depth are not followed: nothing left")
 
 
