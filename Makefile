@@ -8,7 +8,7 @@ PYTEST_ARGUMENTS ?=
 CHECKED_MODELS ?= detr-r34 detr-r50 detr-r101 yolo-n yolo-s yolo-m yolo-l yolo-x
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-runtime setup-dev demo test test-gpu fuzz lint bench bench-node bench-deadline bench-models bench-training check-tensorrt lock clean check-python
+.PHONY: help setup-runtime setup-dev demo test test-gpu fuzz soak lint bench bench-node bench-deadline bench-models bench-training check-tensorrt lock clean check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -50,6 +50,9 @@ test-gpu: $(if $(filter $(DEVELOPMENT),$(GPU_PYTHON)),setup-dev) ## Run the test
 fuzz: setup-dev ## Try 2,000 damaged manifests, segments and cache entries, and 5,000 hostile images; make test tries fewer
 	FUZZ_SHARE=1 $(DEVELOPMENT) -m pytest -s test/anydepth_perception/bundle/test_fuzz_bundle.py \
 		test/anydepth_perception/detection/test_compressed_images.py $(PYTEST_ARGUMENTS)
+
+soak: setup-runtime setup-dev ## Drive the node over DDS at random for SECONDS (1800): life cycle, parameters, cameras, hostile frames; prints JSON
+	@$(DEVELOPMENT) test/soak/soak.py --seconds $(or $(SECONDS),1800)
 
 lint: setup-dev ## Run ruff, mypy and the layers' contracts
 	$(DEVELOPMENT) -m ruff check .

@@ -80,9 +80,9 @@ class DepthController:
         self.doubts: list[str] = []
         """What cannot be right about the profile, one line each."""
         self._config_ms = checked_totals(space, config_ms or {}, self.doubts)
-        self._step_ms = monotone(space, checked_steps(space, step_ms), self.doubts)
+        self.step_ms = monotone(space, checked_steps(space, step_ms), self.doubts)
         if points:
-            self._step_ms = scaled(space, self._step_ms, self._config_ms)
+            self.step_ms = scaled(space, self.step_ms, self._config_ms)
         self._latency_ms = {} if points else dict(self._config_ms)
         self._average_precision = checked_precision(space, average_precision)
         self._preprocess_ms = checked_host_time("preprocess_ms", preprocess_ms)
@@ -98,7 +98,7 @@ class DepthController:
         self._fixed: DepthConfig | None = None
         self._feasible = True
         self._limits = DepthLimits()
-        self._root = self._tables()
+        self._root = self._tables(self._limits)
         self._frame = FrameInProgress(space.base, None, None)
 
     @property
@@ -106,11 +106,6 @@ class DepthController:
         """`auto`, or the text form of the fixed configuration."""
         fixed = self._fixed
         return AUTO if fixed is None else str(fixed)
-
-    @property
-    def step_ms(self) -> Mapping[Step, float]:
-        """Profiled milliseconds of every step, as the controller counts with them."""
-        return self._step_ms
 
     @property
     def ladder(self) -> Ladder:
@@ -150,12 +145,19 @@ class DepthController:
         """Bounds what `auto` may choose, from the next `begin` on. Raises: DepthConfigError (`DepthLimits.within`)."""
         if limits == self._limits:
             return
-        before, self._limits = self._limits, limits
-        try:
-            self._root = self._tables()
-        except Exception:
-            self._limits = before
-            raise
+        self._root = self._tables(limits)
+        self._limits = limits
+
+    def set_steps(self, step_ms: Mapping[Step, float]) -> None:
+        """Takes other times of all steps for the profiled ones, from the next `begin` on, as if measured that way.
+
+        What whole configurations were measured to take counts no longer. Raises: ValueError (`checked_steps`).
+        """
+        full_ms = self.latency_ms(self.space.full)
+        self.step_ms = monotone(self.space, checked_steps(self.space, step_ms), [])
+        self._config_ms, self._latency_ms = {}, {}
+        self._root = self._tables(self._limits)
+        self._slowdowns.announce(math.log(full_ms / self.latency_ms(self.space.full)), host=False)
 
     def set_miss_target(self, miss_target: float) -> None:
         """Sets `ControllerParameters.miss_target`. Raises: ValueError, where it is not between 0 and 1."""
@@ -287,7 +289,7 @@ class DepthController:
         """Profiled inference time of `config`: the sum of its steps, or without points what was profiled as a whole."""
         known = self._latency_ms.get(config)
         if known is None:
-            known = self._latency_ms[config] = self.space.total(self._step_ms, config)
+            known = self._latency_ms[config] = self.space.total(self.step_ms, config)
         return known
 
     def bound_ms(self, config: DepthConfig) -> float:
@@ -338,11 +340,11 @@ class DepthController:
                     self._predictors[level].observe(x, expected, residual)
                     self._predictors[level].solve()
 
-    def _tables(self) -> Node:
+    def _tables(self, limits: DepthLimits) -> Node:
         """Raises: DepthConfigError."""
-        allowed = self._limits.within(self.space, list(self._average_precision))
+        allowed = limits.within(self.space, list(self._average_precision))
         precision = {config: self._average_precision[config] for config in allowed}
         return build_tables(
-            self.space, self._step_ms, precision, self._points, None if self._points else self._config_ms,
+            self.space, self.step_ms, precision, self._points, None if self._points else self._config_ms,
             foresight=self.parameters.foresight,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from anydepth_perception.detection.preprocess import ImageError, Preprocessor
 from anydepth_perception.execution import WHOLE, Decide, Execution, Progress, decision_points_of
 
 __all__ = ["DetectionResult", "Detections", "Detector", "ImageError"]
+
+MOST_PASSING = 4
+"""Configurations beside `Detector.configs` whose engines stay: those that were used last."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Detector:
         self.controller: DepthController | None = None
         """Chooses the depth where a call names a deadline; `load` makes one, of times that it measured."""
         self._configs: dict[DepthConfig, None] = {}
+        self._passing: dict[DepthConfig, None] = {}  # the one that was used last is the last
+        self._passing_lock = threading.Lock()
         for config in configs:
             self.ensure(config)
 
@@ -129,6 +135,38 @@ class Detector:
         """
         self._execution.ensure(config)
         self._configs[config] = None
+
+    def is_ready(self, config: DepthConfig) -> bool:
+        """Whether `detect` runs `config` without anything being compiled first; to ask counts as a use of it."""
+        return bool(self.decision_points) or config in self._configs or self._count_use(config)
+
+    def ensure_for_now(self, config: DepthConfig) -> None:
+        """As `ensure`, for one of many: of those beside `configs`, the `MOST_PASSING` that were used last stay ready.
+
+        The engines of the others are released, so that whoever tries every depth does not fill the memory.
+
+        Raises:
+            DepthConfigError, BundleError, BackendError: see `ensure`.
+        """
+        if config in self._configs or self.decision_points:
+            return
+        self._execution.ensure(config)
+        with self._passing_lock:
+            self._passing.pop(config, None)
+            self._passing[config] = None
+            unused = list(self._passing)[:-MOST_PASSING]
+            for other in unused:
+                del self._passing[other]
+        for other in unused:
+            self._execution.release(other)
+
+    def _count_use(self, config: DepthConfig) -> bool:
+        """Puts a configuration that may go behind the others; False where it is none."""
+        with self._passing_lock:
+            if config not in self._passing:
+                return False
+            self._passing[config] = self._passing.pop(config)
+            return True
 
     def warm_up(self, repeats: int = 2) -> None:
         """Runs every configuration on an empty image, so that the first frame finds all buffers allocated."""
@@ -163,8 +201,7 @@ class Detector:
         """
         if deadline_ms is None:
             config = self._config(depth)
-            if config not in self._configs:
-                self.ensure(config)
+            self.ensure_for_now(config)
             return self.detect(
                 image, config, color=color, score_threshold=score_threshold, max_detections=max_detections
             ).detections
@@ -223,6 +260,8 @@ class Detector:
             ValueError: a threshold or max_detections is out of range.
         """
         start = time.perf_counter()
+        if self._passing:
+            self._count_use(config)
         geometry = self._preprocessor(image, color)
         preprocessed = time.perf_counter()
         executed = self._execution.run(config, decide, start)

@@ -140,6 +140,20 @@ class Execution:
                 self._prepare(missing, config)
             self._engines_for(config)
 
+    def release(self, config: DepthConfig) -> None:
+        """Gives up the engines that only `config` has; with decision points there are none, as all share theirs.
+
+        A run that uses them ends undisturbed: they go with its last reference.
+        """
+        if len(self.groups) > 1:
+            return
+        with self._preparing:
+            self._engines_of.pop(config, None)
+            others = {id(engine) for engines in self._engines_of.values() for engine in engines}
+            for way in self._grouping.ways_of(config):
+                if id(self._engines.get(way)) not in others:
+                    self._engines.pop(way, None)
+
     def run(self, config: DepthConfig, decide: Decide | None = None, started: float | None = None) -> Executed:
         """Runs on `image`, group after group, and leaves the outputs in `boxes` and `logits`.
 

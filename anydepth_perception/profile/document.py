@@ -1,8 +1,9 @@
-"""The profile as data and as a JSON file (schema 3), which other machines and other bundles refuse."""
+"""The profile as data and as a JSON file (schema 4), which other machines and other bundles refuse."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -11,15 +12,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anydepth_perception.bundle import Bundle, BundleError
 from anydepth_perception.bundle.fields import Fields
 from anydepth_perception.depth.ladder import Ladder, Rung
 from anydepth_perception.depth.space import DepthConfig, DepthConfigError, DepthSpace, Step
 from anydepth_perception.detection.detector import Detector
+from anydepth_perception.profile.fit import StepFit, fit_steps
 from anydepth_perception.profile.identity import fingerprint
 from anydepth_perception.profile.machine import LoadState
+from anydepth_perception.profile.step_estimates import estimate_steps
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _MAX_FILE_BYTES = 16 << 20
 _MAX_SIDE = 32767
@@ -43,11 +48,23 @@ class Times:
 
 @dataclass(frozen=True)
 class RungTimes:
-    """Inference time of one configuration; `group_ms_p50` are medians of the parts in `Detector.groups`."""
+    """Inference time of one configuration; `group_ms_p50` are medians of the parts in `Detector.groups`.
+
+    `samples_ms` are the times as they were taken, in their order; those of a round have the same place.
+    """
 
     config: DepthConfig
     inference: Times
     group_ms_p50: tuple[float, ...]
+    samples_ms: tuple[float, ...] = ()
+
+    @property
+    def scatter(self) -> float:
+        """Relative standard deviation of the median, by the samples' middle half; 0 without samples."""
+        if not self.samples_ms:
+            return 0.0
+        lower, middle, upper = np.percentile(self.samples_ms, (25, 50, 75)).tolist()
+        return float(1.25 * (upper - lower) / 1.35 / middle / math.sqrt(len(self.samples_ms)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ class Profile:
 
     @property
     def step_ms(self) -> Mapping[Step, float]:
-        """Milliseconds of each way through each entry."""
+        """Milliseconds of each way through each entry, as they were measured or estimated one by one."""
         return {step: self.idle_ms(times) for step, times in self.steps.items()}
 
     def predict(self, config: DepthConfig, bundle: Bundle) -> float:
@@ -115,10 +132,21 @@ class Profile:
             self.predict(times.config, bundle) / self.idle_ms(times.inference) for times in self.times
         )
 
+    def fit(self, bundle: Bundle) -> StepFit:
+        """Steps that add up to the measured configurations, none of them shorter than one that does less.
+
+        Measured times scatter: of few rounds on a machine that others use too, neighbouring rungs come out in any
+        order. What is expected of the steps beforehand are their own times, or shares by GFLOPs.
+        """
+        measured = {times.config: self.idle_ms(times.inference) for times in self.times}
+        expected = self.step_ms if self.steps_measured else estimate_steps(bundle, measured.items())
+        return fit_steps(bundle.space, expected, measured, {times.config: times.scatter for times in self.times})
+
     def rungs(self, bundle: Bundle) -> list[Rung]:
-        """All profiled configurations with their AP in `bundle`."""
+        """All profiled configurations with the sum of their fitted steps and their AP in `bundle`."""
+        step_ms = self.fit(bundle).step_ms
         return [
-            Rung(times.config, self.idle_ms(times.inference), bundle.average_precision(times.config))
+            Rung(times.config, bundle.space.total(step_ms, times.config), bundle.average_precision(times.config))
             for times in self.times
         ]
 
@@ -146,7 +174,11 @@ class Profile:
             "preprocess": asdict(self.preprocess),
             "postprocess": asdict(self.postprocess),
             "rungs": {
-                str(times.config): {**asdict(times.inference), "groups_p50_ms": list(times.group_ms_p50)}
+                str(times.config): {
+                    **asdict(times.inference),
+                    "groups_p50_ms": list(times.group_ms_p50),
+                    "samples_ms": list(times.samples_ms),
+                }
                 for times in self.times
             },
             "entries": self._entries(),
@@ -250,7 +282,8 @@ def _rung(text: str, rungs: Fields, space: DepthSpace) -> RungTimes:
         config = space.parse(text)
     except DepthConfigError as error:
         raise rungs.error(f"hold another network's: {error}") from error
-    return RungTimes(config, _times(fields), fields.numbers("groups_p50_ms", _MIN_MS, _MAX_MS))
+    groups, samples = (fields.numbers(key, _MIN_MS, _MAX_MS) for key in ("groups_p50_ms", "samples_ms"))
+    return RungTimes(config, _times(fields), groups, samples)
 
 
 def _load_state(fields: Fields) -> LoadState:

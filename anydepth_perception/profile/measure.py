@@ -14,9 +14,11 @@ from anydepth_perception.bundle.plain_run import smooth_noise
 from anydepth_perception.depth.space import DepthConfig, Step
 from anydepth_perception.detection.detector import DetectionResult, Detector
 from anydepth_perception.profile.document import Profile, ProfileError, RungTimes, Times
+from anydepth_perception.profile.fit import MOST_RESIDUAL
 from anydepth_perception.profile.identity import default_path, fingerprint
 from anydepth_perception.profile.machine import LoadWatch
-from anydepth_perception.profile.steps import StepTimer, estimate_steps
+from anydepth_perception.profile.step_estimates import estimate_steps
+from anydepth_perception.profile.steps import StepTimer
 
 QUICK_ROUNDS = 10
 """Rounds that a node spends on a profile when it starts without one."""
@@ -120,6 +122,9 @@ def load_or_measure(detector: Detector, repeats: int = QUICK_ROUNDS, *, save: bo
 def _keep(profile: Profile, detector: Detector) -> str:
     if not profile.load_state.is_idle:
         return "not saved, as the machine was not idle"
+    residual = profile.fit(detector.bundle).residual
+    if residual > MOST_RESIDUAL:
+        return f"not saved, as its times contradict each other by {100 * residual:.0f} %"
     try:
         profile.save(default_path(detector))
     except ProfileError as error:
@@ -145,7 +150,8 @@ def _estimated_steps(detector: Detector, times: Sequence[RungTimes]) -> dict[Ste
 
 def _rung_times(config: DepthConfig, results: Sequence[DetectionResult]) -> RungTimes:
     groups = np.median([result.group_ms for result in results], axis=0)
-    return RungTimes(config, _times([result.inference_ms for result in results]), tuple(groups.tolist()))
+    samples_ms = tuple(result.inference_ms for result in results)
+    return RungTimes(config, _times(samples_ms), tuple(groups.tolist()), samples_ms)
 
 
 def _times(milliseconds: Sequence[float]) -> Times:

@@ -1,9 +1,8 @@
-"""Times of single steps: every way through every entry, measured one by one or estimated by GFLOPs."""
+"""Times of single steps: every way through every entry, measured one by one."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from anydepth_perception.backends.base import Backend
 from anydepth_perception.backends.engine_cache import EngineCache
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.grouping import Grouping
-from anydepth_perception.depth.space import DepthConfig, Step
+from anydepth_perception.depth.space import Step
 from anydepth_perception.detection.preprocess import Preprocessor
 from anydepth_perception.execution import Checked, EngineReady, Execution
 
@@ -64,18 +63,3 @@ class StepTimer:
             for (step,), milliseconds in zip(self._grouping.ways_of(config), executed.group_ms, strict=True):
                 times.setdefault(step, milliseconds)
         return {step: times[step] for step in self._grouping.space.steps}
-
-
-def estimate_steps(bundle: Bundle, rungs: Iterable[tuple[DepthConfig, float]]) -> Mapping[Step, float]:
-    """Milliseconds of each step by its share of the GFLOPs of whole configurations, where none was measured.
-
-    Args:
-        bundle: what was measured.
-        rungs: configurations and their milliseconds, at least one.
-    """
-    space, gflops = bundle.space, bundle.manifest.gflops
-    # A step that costs no GFLOPs (it only selects or moves) takes time all the same: as much as the smallest.
-    least = min((cost for cost in gflops.values() if cost), default=1.0)
-    costs = {step: gflops[step] or least for step in space.steps}
-    per_gflop = statistics.median(milliseconds / space.total(costs, config) for config, milliseconds in rungs)
-    return {step: cost * per_gflop for step, cost in costs.items()}

@@ -7,7 +7,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from anydepth_perception.serving.parameters import Number, WholeNumber
-from anydepth_perception.serving.settings import DEFAULTS, TABLE, ParameterError, Settings, check
+from anydepth_perception.serving.settings import DEFAULTS, LISTS_BY_CAMERA, TABLE, ParameterError, Settings, check
 
 
 def descriptor(name: str, *, with_range: bool = True) -> ParameterDescriptor:
@@ -52,9 +52,21 @@ def declare(node: Node) -> tuple[Settings, dict[str, str]]:
             refused[name] = str(error)
     try:
         return Settings.from_values(values), refused
-    except ParameterError as error:  # the only values that can contradict others
-        refused["camera_deadlines_ms"] = str(error)
-        return Settings.from_values({**values, "camera_deadlines_ms": DEFAULTS["camera_deadlines_ms"]}), refused
+    except ParameterError:  # lists that contradict the number of topics
+        return _without_contradictions(values, refused), refused
+
+
+def _without_contradictions(values: dict[str, object], refused: dict[str, str]) -> Settings:
+    """The settings without those lists whose length does not fit the topics; why, goes into `refused`."""
+    consistent = dict(values)
+    topics = values.get("image_topics", DEFAULTS["image_topics"])
+    for name in LISTS_BY_CAMERA:
+        try:
+            Settings.from_values({"image_topics": topics, name: values.get(name, DEFAULTS[name])})
+        except ParameterError as error:
+            refused[name] = str(error)
+            consistent[name] = DEFAULTS[name]
+    return Settings.from_values(consistent)
 
 
 def unknown_overrides(node: Node) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -35,6 +35,7 @@ from anydepth_perception.ros.diagnostics import (
 )
 from anydepth_perception.ros.process import ProcessNode, RosLogHandler, StopRequest, one_line
 from anydepth_perception.ros.system import SystemWatch, system_values
+from anydepth_perception.ros.transitions import TransitionExecutor, run_in_thread, take_turns
 from anydepth_perception.serving.model import Model, load_model, load_next_model
 from anydepth_perception.serving.server import FrameServer
 from anydepth_perception.serving.settings import TABLE, ParameterError, Settings
@@ -44,19 +45,25 @@ from anydepth_perception.serving.worker import Worker, steady_s
 _DIAGNOSTICS_PERIOD_S = 1.0
 _STOP_TIMEOUT_S = 2.0
 _END_TIMEOUT_S = 0.5
+_CONFIGURE_POLL_S = 0.1
 
 
 class DetectorNode(LifecycleNode, ProcessNode):
     """Lifecycle node with one detector, one worker thread and any number of cameras.
 
     Callbacks of the executor only check and enqueue. The worker thread builds the engines at configure and serves
-    the frames while active. Every transition reports its failure and leaves the node alive.
+    the frames while active. Transitions have a thread of their own, one at a time (`_turn`), in which a configure waits
+    for the worker; what they and the callbacks share changes under `_lock`. Every transition reports its failure and
+    leaves the node alive.
     """
 
     def __init__(self, stop: StopRequest | None = None) -> None:
         super().__init__("detector")
         self._stop = stop
+        self._turn = threading.Lock()
+        self._lock = threading.RLock()
         self._state = "unconfigured"
+        self._progress = ""
         self._problem = ""
         self._loaded: Model | None = None
         self._server: FrameServer | None = None
@@ -72,22 +79,30 @@ class DetectorNode(LifecycleNode, ProcessNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         for name in unknown_overrides(self):
             self.get_logger().warning(f"unknown parameter {name!r} is ignored; known are {', '.join(TABLE)}")
-        self._refuse_impossible_transitions()
+        take_turns(self, self._turn, lambda: self._state)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._diagnosed_s = 0.0
         self.create_timer(
             _DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
     def autostart(self) -> None:
         """Configures and activates where the parameter `autostart` says so."""
-        if not self._settings.autostart:
-            return
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        if self._settings.autostart:
+            run_in_thread("autostart", self._autostart)
+
+    def _autostart(self) -> None:
+        with self._turn:
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+
+    def make_executor(self) -> TransitionExecutor:
+        """Serves the callbacks in one thread, and transitions beside it."""
+        return TransitionExecutor(getattr(self, "_service_change_state", None))
 
     def close(self) -> bool:
-        """Releases everything at the end of the process; False when a worker did not end in time."""
+        """Releases everything at the end of the process; False when a thread did not end in time."""
+        if not self._turn.acquire(timeout=_END_TIMEOUT_S + _CONFIGURE_POLL_S):  # kept: there are no more transitions
+            self._left_behind = True
         if self._worker is not None and not self._worker.close(_END_TIMEOUT_S):
             self._left_behind = True
         if not self._left_behind:  # else the worker may still want to publish
@@ -131,6 +146,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         on_failure: Callable[[], None] = lambda: None,
     ) -> TransitionCallbackReturn:
         """Runs the work of a transition; rclpy itself would swallow what it raises."""
+        before = self._state
         try:
             action()
         except Exception as error:
@@ -139,6 +155,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
             self.get_logger().error(self._problem)
             self.get_logger().debug(traceback.format_exc())
             on_failure()
+            self._state = before
             self._publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
         self._state = reached
@@ -149,12 +166,16 @@ class DetectorNode(LifecycleNode, ProcessNode):
     def _configure(self) -> None:
         if self._refused:
             raise ParameterError("; ".join(self._refused.values()))
-        settings = self._settings
-        check_writable(settings.record_times)
-        self._worker = Worker()
-        self._loaded = self._worker.call(
-            lambda: load_model(settings, progress=self._on_progress), while_waiting=self._while_configuring
+        check_writable(self._settings.record_times)
+        with self._lock:
+            self._state, self._progress, settings = "configuring", "loading", self._settings
+            worker = self._worker = Worker()
+        loaded = worker.call(
+            lambda: load_model(settings, progress=self._on_progress), self._check_ending, _CONFIGURE_POLL_S
         )
+        with self._lock:  # what is live may have changed meanwhile, when nobody knew what the bundle allows
+            self._settings = self._settings.checked(loaded.bundle.space, loaded.bundle.class_names)
+            self._loaded = loaded
 
     @property
     def _model(self) -> Model | None:
@@ -171,15 +192,15 @@ class DetectorNode(LifecycleNode, ProcessNode):
 
     def _on_progress(self, text: str) -> None:
         """Called in the worker thread between the steps of configure; gives up those that are left."""
+        self._progress = text
         self.get_logger().info(text)
         self._check_ending()
 
-    def _while_configuring(self) -> None:
-        self._check_ending()
-        if steady_s() - self._diagnosed_s >= _DIAGNOSTICS_PERIOD_S:
-            self._publish_diagnostics()
-
     def _activate(self) -> None:
+        with self._lock:
+            self._open_cameras()
+
+    def _open_cameras(self) -> None:
         assert self._model is not None and self._worker is not None
         settings, model, worker = self._settings, self._model, self._worker
         self._frames = self.create_publisher(DiagnosticStatus, "~/frames", qos.FRAMES)
@@ -212,14 +233,15 @@ class DetectorNode(LifecycleNode, ProcessNode):
     def _close_cameras(self) -> None:
         if self._worker is not None and not self._worker.stop(_STOP_TIMEOUT_S):
             self.get_logger().warning(f"the frame being served did not end within {_STOP_TIMEOUT_S:.0f} s")
-        self._loaded, self._server = self._model, None
+        with self._lock:
+            self._loaded, self._server = self._model, None
+            for camera in self._cameras:
+                camera.close()
+            self._cameras = []
+            if self._frames is not None:
+                self.destroy_publisher(self._frames)
+                self._frames = None
         self._save_times()
-        for camera in self._cameras:
-            camera.close()
-        self._cameras = []
-        if self._frames is not None:
-            self.destroy_publisher(self._frames)
-            self._frames = None
 
     def _save_times(self) -> None:
         times, self._times = self._times, None
@@ -238,20 +260,24 @@ class DetectorNode(LifecycleNode, ProcessNode):
         if self._worker is not None and not self._worker.close(timeout_s):
             self._left_behind = True
             self.get_logger().warning(f"the worker did not end within {timeout_s:g} s and is left behind")
-        self._worker = None
-        self._loaded = None
+        with self._lock:
+            self._worker = self._loaded = None
 
     def _release_all(self) -> None:
         self._close_cameras()
         self._release_model()
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        with self._lock:
+            return self._set_parameters(parameters)
+
+    def _set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         values = {parameter.name: parameter.value for parameter in parameters if parameter.name in TABLE}
         bundle = self._model.bundle if self._model is not None else None
         try:
             settings = self._settings.updated(
                 values,
-                configured=bundle is not None,
+                configured=self._worker is not None,
                 space=bundle.space if bundle is not None else None,
                 class_names=bundle.class_names if bundle is not None else None,
             )
@@ -265,14 +291,21 @@ class DetectorNode(LifecycleNode, ProcessNode):
         return SetParametersResult(successful=True)
 
     def _publish_diagnostics(self) -> None:
-        now_s = self._diagnosed_s = steady_s()
+        with self._lock:
+            self._publish_all()
+
+    def _publish_all(self) -> None:
+        now_s = steady_s()
         name = self.get_fully_qualified_name().lstrip("/")
         model = self._model
         hardware_id = model.bundle.name if model is not None else ""
         camera_healths = [(camera, camera.health()) for camera in self._cameras]
         summary = summarise([camera.statistics for camera in self._cameras], now_s)
         values: dict[str, object] = {"state": self._state}
+        if self._state == "configuring":
+            values["progress"] = self._progress
         values |= detector_values(self._settings, model, summary, process_memory_bytes())
+        values["depth_building"] = self._server.building if self._server is not None else ""
         system = self._system.look(_free_depth_ms(self._settings, model, summary))
         values |= system_values(system.load)
         for event in system.events:
@@ -292,28 +325,12 @@ class DetectorNode(LifecycleNode, ProcessNode):
     def _own_health(self, model: Model | None) -> Health:
         if self._problem:
             return Health(DiagnosticStatus.ERROR, self._problem)
-        faults = model.faults if model is not None else []
+        server = self._server
+        faults = server.faults if server is not None else model.faults if model is not None else []
         if faults:
             return Health(DiagnosticStatus.WARN, f"{self._state}, but {'; '.join(faults)}")
-        return Health(DiagnosticStatus.OK, self._state)
-
-    def _refuse_impossible_transitions(self) -> None:
-        """Answers a transition that the state does not allow with a refusal: in rclpy it ends the executor."""
-        service = getattr(self, "_service_change_state", None)
-        if service is None:
-            return
-        change_state = service.callback
-
-        def guarded(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
-            try:
-                return change_state(request, response)
-            except Exception as error:
-                wanted = request.transition.label or request.transition.id
-                self.get_logger().error(f"transition {wanted} is not possible while {self._state}: {one_line(error)}")
-                response.success = False
-                return response
-
-        service.callback = guarded
+        text = f"{self._state}: {self._progress}" if self._state == "configuring" else self._state
+        return Health(DiagnosticStatus.OK, text)
 
 
 def _free_depth_ms(settings: Settings, model: Model | None, summary: FrameSummary) -> float | None:

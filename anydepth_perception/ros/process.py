@@ -85,6 +85,10 @@ class ProcessNode(Node):
     finished: bool = False
     exit_code: int = 0
 
+    def make_executor(self) -> SingleThreadedExecutor:
+        """What serves the node's callbacks."""
+        return SingleThreadedExecutor()
+
     def close(self) -> bool:
         """Ends what the node does beside its callbacks; False when a thread did not end in time."""
         raise NotImplementedError
@@ -122,7 +126,7 @@ def run_node(
                 print(f"error: the node cannot be created: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
                 get_logger("anydepth_perception").debug(traceback.format_exc())
                 return 1
-            executor = SingleThreadedExecutor()
+            executor = node.make_executor()
             executor.add_node(node)
             if before_spin is not None:
                 before_spin(node)

@@ -28,6 +28,9 @@ _WORTHWHILE = 1.03
 
 _COMPARED_FRAMES = 21
 
+_DOUBTFUL_RESIDUAL = 0.2
+"""Root mean square by which times contradict the sum of fitted steps, from which on diagnostics warn."""
+
 NO_CACHE = "none"
 """Value of the parameter `cache_dir` that keeps no engines."""
 
@@ -148,11 +151,12 @@ def load_model(
         fallbacks: backends that have failed already and are left out.
 
     Raises:
-        BundleError, BackendError, ProfileError, DepthConfigError, ThresholdError: with the reason, naming the file
-            where there is one.
+        BundleError, BackendError, ProfileError, DepthConfigError, ThresholdError, ParameterError: with the reason,
+            naming the file where there is one.
     """
     bundle = Bundle.load(find_bundle(settings.model))
     parse_thresholds(settings.class_score_thresholds, bundle.class_names)
+    settings.checked(None, bundle.class_names)
     failed = list(fallbacks)
     names = _names_left(settings, failed)
     for name in names:
@@ -210,7 +214,7 @@ def _load_with(
         detector = _compile(bundle, backend, cache, settings, settings.execution, progress)
     profile = _profile(settings.profile, detector, progress)
     if settings.depth != AUTO:
-        detector.ensure(bundle.space.parse(settings.depth))
+        detector.ensure_for_now(bundle.space.parse(settings.depth))
     controller = make_controller(detector, profile)
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in controller.ladder.rungs)
     progress(f"ladder of {bundle.name}: {rungs}; host {profile.host_ms:.1f} ms")
@@ -225,15 +229,22 @@ def make_controller(detector: Detector, profile: Profile) -> DepthController:
     bundle = detector.bundle
     configs = list(bundle.space.all()) if detector.decision_points else detector.configs
     config_ms = {rung.config: rung.latency_ms for rung in profile.rungs(bundle)}
-    return DepthController(
+    fit = profile.fit(bundle)
+    controller = DepthController(
         bundle.space,
-        profile.step_ms,
+        fit.step_ms,
         {config: bundle.average_precision(config) for config in configs},
         preprocess_ms=profile.idle_ms(profile.preprocess),
         postprocess_ms=profile.idle_ms(profile.postprocess),
         points=detector.decision_points,
         config_ms={config: ms for config, ms in config_ms.items() if config in configs},
     )
+    if fit.residual > _DOUBTFUL_RESIDUAL and not profile.is_of_busy_machine:
+        controller.doubts.append(
+            f"profile: its times contradict each other by {100 * fit.residual:.0f} % though the machine was idle; "
+            f"frames at several depths will settle it, or measure again with the profile tool"
+        )
+    return controller
 
 
 def _engine_cache(cache_dir: str) -> EngineCache | None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from anydepth_perception.backends import BackendError
-from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.depth.limits import DepthLimits
+from anydepth_perception.depth.refinement import Refinement
 from anydepth_perception.depth.space import DepthConfigError
 from anydepth_perception.detection.detector import DetectionResult, ImageError
 from anydepth_perception.detection.images import CameraMessage, Frame, ReadOptions, decode
 from anydepth_perception.profile.recorded_times import RecordedTimes
+from anydepth_perception.serving.depth_changes import DepthChanges, in_a_thread
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, PendingFrame
+from anydepth_perception.serving.selections import CANDIDATES, Selections
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
 from anydepth_perception.serving.thresholds import thresholds_by_class
@@ -26,6 +29,13 @@ _LOG = logging.getLogger(__name__)
 
 FAILURES_IN_A_ROW = 3
 """Frames that a backend has to fail on before another one takes its place: a single failure may pass."""
+
+
+REFINED_EVERY = 300
+"""Frames after which the profile is corrected by what they told."""
+
+WELL_KNOWN = 0.02
+"""Relative standard deviation of full over base from which on served frames settle doubts about the profile."""
 
 
 class FrameOutputs(Protocol):
@@ -74,6 +84,7 @@ class FrameServer:
         *,
         reload: Callable[[Model, str], Model] | None = None,
         times: RecordedTimes | None = None,
+        beside: Callable[[Callable[[], None]], None] = in_a_thread,
         clock: Callable[[], float] = steady_s,
     ) -> None:
         """Serves with `model` until its backend is gone.
@@ -85,6 +96,7 @@ class FrameServer:
             others: the frames beside the one being served.
             reload: makes a model on another backend, given the one that fails and why; None leaves no choice.
             times: takes in what each frame took, until the backend changes.
+            beside: runs work beside serving: what a depth that is set needs to be ready.
             clock: the steady clock, seconds.
         """
         self.model = model
@@ -94,10 +106,24 @@ class FrameServer:
         self._reload = reload
         self._times = times
         self._clock = clock
-        self._depth = ""
+        self._beside = beside
+        self._depth = DepthChanges(model, beside)
         self._applied: Settings | None = None
+        self._limits_problem = ""
         self._failures = 0
+        self._refinement = Refinement(model.controller.space, model.controller.step_ms)
+        self._selections = Selections(model.bundle.class_names)
         self._thresholds: tuple[Settings, np.ndarray] | None = None
+
+    @property
+    def faults(self) -> list[str]:
+        """What does not stop it from serving, but is not as it should be; one line each."""
+        return [*self.model.faults, *filter(None, (self._depth.problem, self._limits_problem))]
+
+    @property
+    def building(self) -> str:
+        """The depth whose engines are being built while another one serves; empty where none is."""
+        return self._depth.building
 
     def serve(self, pending: PendingFrame[CameraMessage]) -> None:
         """Decodes, detects, publishes and reports; a failure goes to the camera's outputs."""
@@ -125,7 +151,9 @@ class FrameServer:
             _LOG.error("no other backend can take over: %s", error)
             self._reload = None
             return
-        self._depth, self._failures, self._applied, self._times = "", 0, None, None
+        self._depth, self._failures, self._applied = DepthChanges(self.model, self._beside), 0, None
+        self._refinement = Refinement(self.model.controller.space, self.model.controller.step_ms)
+        self._times = None
 
     def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
         settings, controller = self._settings(), self.model.controller
@@ -139,21 +167,26 @@ class FrameServer:
         budget = self._budget(pending, deadline_ms)
         chosen_s = self._clock()
         plan = controller.open(budget.ms)
+        selection = self._selections.of_camera(pending.camera, settings)
         result = self.model.detector.detect(
-            frame.image,
+            selection.view(frame.image),
             plan,
             color="bgr" if frame.color == "bgr" else "rgb",
             score_threshold=self._score_threshold(settings),
-            max_detections=settings.max_detections,
+            max_detections=CANDIDATES if selection.filters else settings.max_detections,
             decide=controller.decide if controller.may_change else None,
         )
         self._failures = 0
+        if selection.filters or selection.region is not None:
+            found = selection.select(result.detections, frame.image, settings.max_detections)
+            result = replace(result, detections=found)
         camera.publish(pending, result)
         latency_ms = self._age_ms(pending)
         frame_ms = (self._clock() - chosen_s) * 1e3
         controller.end(result.inference_ms, frame_ms - result.inference_ms)
         if self._times is not None:
             self._times.add(result, frame_ms)
+        self._refine(result)
         report = FrameReport(
             depth=str(result.config),
             detections=len(result.detections.scores),
@@ -167,6 +200,20 @@ class FrameServer:
         )
         camera.report(pending, frame, result, report)
 
+    def _refine(self, result: DetectionResult) -> None:
+        """Learns from a served frame, and now and then corrects the profile by all that was learnt."""
+        refinement, controller = self._refinement, self.model.controller
+        refinement.observe(result.config, result.inference_ms)
+        if refinement.frames % REFINED_EVERY:
+            return
+        step_ms = refinement.refine()
+        if step_ms is not None:
+            controller.set_steps(step_ms)
+            base, full = (controller.latency_ms(end) for end in (controller.space.base, controller.space.full))
+            _LOG.info("profile refined by %d frames: base %.1f ms, full %.1f ms", refinement.frames, base, full)
+        if refinement.uncertainty < WELL_KNOWN:
+            controller.doubts.clear()  # whatever was measured at the start, served frames know better
+
     def _score_threshold(self, settings: Settings) -> float | np.ndarray:
         """One number, or one for each class; made anew only when a parameter has changed."""
         if not settings.class_score_thresholds:
@@ -179,28 +226,18 @@ class FrameServer:
 
     def _apply(self, settings: Settings) -> None:
         """Tells the controller what has changed since the last frame."""
+        self._depth.follow(settings.depth)
         if settings is self._applied:
             return
         controller = self.model.controller
         controller.set_miss_target(settings.miss_target)
+        self._limits_problem = ""
         try:
             controller.set_limits(DepthLimits(settings.min_depth, settings.max_depth))
-        except DepthConfigError as error:
-            _LOG.error("min_depth and max_depth are not followed: %s", error)
-        self._apply_depth(settings.depth)
+        except DepthConfigError as error:  # of the configurations that have engines none may be left
+            self._limits_problem = f"min_depth and max_depth are not followed: {error}"
+            _LOG.error("%s", self._limits_problem)
         self._applied = settings
-
-    def _apply_depth(self, depth: str) -> None:
-        if depth == self._depth:
-            return
-        if depth == AUTO:
-            self.model.controller.set_depth(AUTO)
-        else:
-            config = self.model.bundle.space.parse(depth)
-            # An engine that is not of the ladder is compiled here; the frames of that moment are late.
-            self.model.detector.ensure(config)
-            self.model.controller.set_depth(config)
-        self._depth = depth
 
     def _age_ms(self, pending: PendingFrame[CameraMessage]) -> float:
         return (self._clock() - pending.capture_s) * 1e3

@@ -8,10 +8,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from anydepth_perception.backends import BACKENDS, DEFAULT_WORKSPACE_MIB, PRECISIONS
-from anydepth_perception.depth.space import DepthSpace
+from anydepth_perception.depth.limits import DepthLimits
+from anydepth_perception.depth.space import DepthConfigError, DepthSpace
 from anydepth_perception.detection.images import DEFAULT_MAX_PIXELS
 from anydepth_perception.execution import STAGED, WHOLE
-from anydepth_perception.serving.list_parameters import Entries, Numbers, Thresholds, Topics
+from anydepth_perception.serving.list_parameters import (
+    NO_MASK,
+    Classes,
+    Entries,
+    Masks,
+    Numbers,
+    Regions,
+    Thresholds,
+    Topics,
+)
 from anydepth_perception.serving.parameters import (
     Choice,
     Depth,
@@ -164,6 +174,29 @@ class Settings:
     max_detections: int = _parameter(
         100, WholeNumber(1, 1000), "Most detections published for a frame, best scores first.", live=True
     )
+    class_allowlist: tuple[str, ...] = _parameter(
+        (), Classes(), "Classes whose detections are published. Empty: all.", live=True
+    )
+    min_box_size: float = _parameter(
+        0.0,
+        Number(0.0, 32767.0),
+        "Detections whose box is shorter than this along either side are not published, pixels of the source image.",
+        live=True,
+    )
+    roi: tuple[float, ...] = _parameter(
+        (),
+        Regions(),
+        "Region of interest as fractions of the image: left, top, right, bottom, once or for each of image_topics. The "
+        "detector sees nothing else, at a larger scale. Empty: the whole image.",
+        live=True,
+    )
+    mask: tuple[str, ...] = _parameter(
+        (),
+        Masks(),
+        "PNG laid over the whole image, once or for each of image_topics: a detection is published if half of its box "
+        "or more is white. Empty, or none in its place: no mask.",
+        live=True,
+    )
     class_id_format: str = _parameter(
         "name", Choice(("name", "index")), "Content of class_id in the detections: label name or index."
     )
@@ -234,18 +267,56 @@ class Settings:
                 )
             accepted[name] = checked
         settings = dataclasses.replace(self, **accepted)
-        deadlines, cameras = len(settings.camera_deadlines_ms), len(settings.image_topics)
-        if deadlines not in (0, cameras):
-            raise ParameterError(
-                f"camera_deadlines_ms must have one number for each of image_topics, or none; got {deadlines} for "
-                f"{cameras} topics"
-            )
+        settings._check_lengths()
+        if space is not None and not {"min_depth", "max_depth"}.isdisjoint(values):
+            settings._check_limits(space)
         return settings
+
+    def _check_limits(self, space: DepthSpace) -> None:
+        """Raises: ParameterError, where no configuration is left between the limits of depth."""
+        try:
+            DepthLimits(self.min_depth, self.max_depth).within(space, list(space.all()))
+        except DepthConfigError as error:
+            raise ParameterError(f"min_depth and max_depth contradict each other: {error}") from error
+
+    def _check_lengths(self) -> None:
+        """Raises: ParameterError, where a list has another length than the cameras ask for."""
+        cameras = len(self.image_topics)
+        for name, (per_camera, may_be_common) in LISTS_BY_CAMERA.items():
+            length = len(getattr(self, name))
+            if length in (0, per_camera * cameras) or (may_be_common and length == per_camera):
+                continue
+            what = "one entry" if per_camera == 1 else f"{per_camera} numbers"
+            common = f", {what} for all" if may_be_common else ""
+            raise ParameterError(
+                f"{name} must have {what} for each of image_topics{common}, or none; got {length} for {cameras} topics"
+            )
+
+    def checked(self, space: DepthSpace | None, class_names: Sequence[str]) -> Settings:
+        """These settings, with what is live held against a bundle that was not known when it was set.
+
+        Raises:
+            ParameterError: for the first value that this bundle does not allow.
+        """
+        live = {name: getattr(self, name) for name, info in TABLE.items() if info.live}
+        return self.updated(live, configured=True, space=space, class_names=class_names)
 
     def deadline_of_camera_ms(self, camera: int) -> float:
         """The deadline of the camera with this index in `image_topics`, milliseconds; 0 is off."""
         return self.camera_deadlines_ms[camera] if self.camera_deadlines_ms else self.deadline_ms
 
+    def region_of_camera(self, camera: int) -> tuple[float, ...]:
+        """Left, top, right, bottom of the camera's region of interest, as fractions; empty for the whole image."""
+        return self.roi[4 * camera : 4 * camera + 4] if len(self.roi) > 4 else self.roi
+
+    def mask_of_camera(self, camera: int) -> str:
+        """Path of the camera's mask, empty for none."""
+        path = self.mask[camera] if len(self.mask) > 1 else "".join(self.mask)
+        return "" if path == NO_MASK else path
+
+
+LISTS_BY_CAMERA = {"camera_deadlines_ms": (1, False), "roi": (4, True), "mask": (1, True)}
+"""Parameters with as many entries for each of `image_topics`, and whether those of one may stand for all."""
 
 TABLE: dict[str, ParameterInfo] = {field.name: field.metadata["info"] for field in dataclasses.fields(Settings)}
 DEFAULTS: dict[str, Value] = {name: getattr(Settings, name) for name in TABLE}

@@ -17,6 +17,7 @@ from anydepth_perception.depth.ladder import Ladder
 from anydepth_perception.depth.space import DecisionPointError
 from anydepth_perception.detection.detector import Detector
 from anydepth_perception.profile import (
+    MOST_RESIDUAL,
     Profile,
     ProfileError,
     RungTimes,
@@ -170,6 +171,9 @@ def _rung_table(profile: Profile, ladder: Ladder, detector: Detector) -> list[st
         lines.append(f"sum of segments over measured time, median of all configurations: {ratio:.3f}")
     if len(detector.groups) > 1:
         lines += _group_table(profile, ladder, detector)
+    residual = profile.fit(bundle).residual
+    again = "; they contradict each other, measure again on an idle machine" if residual > MOST_RESIDUAL else ""
+    lines.append(f"steps fitted to all configurations miss their times by {residual:.1%} (root mean square){again}")
     rungs = ", ".join(f"{rung.config} {rung.latency_ms:.1f} ms" for rung in ladder.rungs)
     return [*lines, f"ladder: {rungs}"]
 

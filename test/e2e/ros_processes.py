@@ -66,6 +66,11 @@ class Process:
                 arguments, stdout=log, stderr=subprocess.STDOUT, env={**child_environment(), **(environment or {})}
             )
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._popen.pid
+
     def log(self) -> str:
         """What the process has written so far."""
         return self._log_path.read_text(errors="replace")

@@ -22,6 +22,14 @@ node.load_model = lambda *arguments, **options: (print("blocked", flush=True), t
 main()
 """
 
+SLOW_CONFIGURE = """
+import time
+import anydepth_perception.ros.node as node
+from anydepth_perception.ros.__main__ import main
+node.load_model = lambda settings, progress: (progress("engine 3 of 8"), time.sleep(1000))
+main()
+"""
+
 BLOCKED_WORKER = """
 import sys, time
 import anydepth_perception.ros.node as node
@@ -47,13 +55,13 @@ BLOCKED_MAIN_THREAD = """
 import ctypes
 import anydepth_perception.ros.node as node
 from anydepth_perception.ros.__main__ import main
-def configure(self):
+def publish_diagnostics(self):
     print("blocked", flush=True)
     libc = ctypes.CDLL(None)
     while True:  # each signal cuts one sleep short; Python gets no turn in between
         libc.sleep(1000)
         libc.sleep(1000)
-node.DetectorNode._configure = configure
+node.DetectorNode._publish_diagnostics = publish_diagnostics
 main()
 """
 
@@ -196,6 +204,17 @@ def test_signal_ends_a_detector_that_serves_frames(start, node_arguments, observ
 def test_sigint_ends_a_detector_that_hangs_at_configure(start, script):
     detector = start("-c", script)
     detector.wait_for_log("blocked")
+    detector.end()
+
+
+def test_services_are_answered_and_progress_is_told_while_a_configure_takes_its_time(start, observer):
+    detector = start("-c", SLOW_CONFIGURE)
+    observer.wait_for_state("configuring")
+    status = observer.status(lambda status, values: values["state"] == "configuring", "the state")
+    assert status.message == "configuring: engine 3 of 8" and values_of(status)["progress"] == "engine 3 of 8"
+    assert observer.set_parameter("deadline_ms", 40.0).successful and observer.get_parameter("deadline_ms") == 40.0
+    refused = observer.set_parameter("threads", 1)
+    assert not refused.successful and "threads is read-only while the node is configured" in refused.reason
     detector.end()
 
 

@@ -53,12 +53,22 @@ def test_depth_set_by_service_takes_effect_within_two_frames(active):
     for depth, runs in (
         ("base", "EEEE.EEEE"),
         ("full", "FFFF.FFFF"),
-        ("FEFE.FEFE", "FEFE.FEFE"),  # not of the ladder: compiled on the way
         ("auto", "FFFF.FFFF"),  # without a deadline
     ):
         assert active.set_parameter("depth", depth).successful
         assert runs in (depth_of_next_frame(), depth_of_next_frame())
         assert depth_of_next_frame() == runs
+    # Not of the ladder: the one before serves on until it is built.
+    assert active.set_parameter("depth", "FEFE.FEFE").successful
+    ran = {"FFFF.FFFF"}
+
+    def is_taken() -> bool:
+        ran.add(depth_of_next_frame())
+        return "FEFE.FEFE" in ran
+
+    active.spin_until(is_taken, "the depth that was built")
+    assert ran == {"FFFF.FFFF", "FEFE.FEFE"}
+    assert active.set_parameter("depth", "auto").successful
 
 
 @pytest.mark.parametrize(
@@ -129,6 +139,30 @@ def test_threshold_of_a_class_holds_from_the_next_frame_on_and_for_that_class_al
     assert classes_found() == before - {name}
     assert active.set_parameter("class_score_thresholds", [""]).successful
     assert classes_found() == before
+
+
+def test_region_and_least_box_size_hold_from_the_next_frame_on_in_pixels_of_the_image(active):
+    images = active.publisher(Image, "image_raw", RELIABLE)
+    detections = active.collect(Detection2DArray, "detections")
+    active.wait_for_publisher("/detections")
+
+    def boxes() -> list[tuple[float, float, float, float]]:
+        count = len(detections)
+        images.publish(image_message(stamped(count), seed=1, width=160, height=120))
+        active.spin_until(lambda: len(detections) > count, "detections")
+        found = [detection.bbox for detection in detections[-1].detections]
+        return [(box.center.position.x, box.center.position.y, box.size_x, box.size_y) for box in found]
+
+    for name, value in (("score_threshold", 0.0), ("max_detections", 1000), ("roi", [0.5, 0.25, 1.0, 1.0])):
+        assert active.set_parameter(name, value).successful
+    inside = boxes()
+    assert inside and all(x - 0.5 * width >= 79.9 and y - 0.5 * height >= 29.9 for x, y, width, height in inside)
+    size = sorted(min(width, height) for *_, width, height in inside)[len(inside) // 2]
+    assert active.set_parameter("min_box_size", size).successful
+    large = boxes()
+    assert 0 < len(large) <= len(inside) and all(min(width, height) >= size - 0.1 for *_, width, height in large)
+    assert active.set_parameter("min_box_size", 0.0).successful and active.set_parameter("roi", [""]).successful
+    assert any(x < 79.0 for x, *_ in boxes())
 
 
 def test_every_parameter_has_a_description_and_every_number_a_range(active):

@@ -11,7 +11,7 @@ import pytest
 from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.space import DepthConfig, DepthConfigError
-from anydepth_perception.detection.detector import Detector, ImageError
+from anydepth_perception.detection.detector import MOST_PASSING, Detector, ImageError
 
 MIXTURE = DepthConfig.parse("FFEE.FFEE")
 
@@ -54,6 +54,71 @@ def test_depth_switches_leave_no_trace(detector: Detector) -> None:
         found = detector.detect(image, config, score_threshold=0.05).detections
         np.testing.assert_array_equal(found.boxes_xyxy, expected[config].boxes_xyxy)
         np.testing.assert_array_equal(found.scores, expected[config].scores)
+
+
+@pytest.fixture
+def few(tiny_bundle_path: Path) -> Detector:
+    """A detector that keeps base alone."""
+    bundle = Bundle.load(tiny_bundle_path)
+    return Detector(bundle, create_backend(threads=1), configs=[bundle.base])
+
+
+def others_of(detector: Detector) -> list[DepthConfig]:
+    return [config for config in detector.space.all() if config not in detector.configs]
+
+
+def engines_of(detector: Detector) -> int:
+    return len(detector._execution._engines)
+
+
+def test_of_many_depths_that_are_tried_only_the_last_used_keep_engines(few: Detector) -> None:
+    tried = others_of(few)[: MOST_PASSING + 3]
+    for config in tried:
+        few.ensure_for_now(config)
+    assert [config for config in tried if few.is_ready(config)] == tried[3:]
+    assert engines_of(few) == 1 + MOST_PASSING and few.configs == (few.space.base,)
+    few.detect(picture(), tried[-1])
+    few.detect(picture(), few.space.base)
+    with pytest.raises(DepthConfigError, match="has no engine"):
+        few.detect(picture(), tried[0])
+
+
+def test_depth_that_serves_frames_outlasts_those_that_are_only_tried(few: Detector) -> None:
+    serving, *tried = others_of(few)[: 3 * MOST_PASSING]
+    few.ensure_for_now(serving)
+    for config in tried:
+        few.ensure_for_now(config)
+        few.detect(picture(), serving)
+    assert few.is_ready(serving)
+
+
+def test_released_depth_can_be_made_ready_again_and_finds_the_same(few: Detector) -> None:
+    first, *tried = others_of(few)[: MOST_PASSING + 1]
+    few.ensure_for_now(first)
+    before = few.detect(picture(), first, score_threshold=0.05).detections
+    for config in tried:
+        few.ensure_for_now(config)
+    assert not few.is_ready(first)
+    few.ensure_for_now(first)
+    np.testing.assert_array_equal(
+        few.detect(picture(), first, score_threshold=0.05).detections.boxes_xyxy, before.boxes_xyxy
+    )
+
+
+def test_calls_at_every_depth_keep_few_engines(few: Detector) -> None:
+    for config in others_of(few)[:20]:
+        few(picture(), depth=config)
+    assert engines_of(few) == 1 + MOST_PASSING
+
+
+def test_staged_execution_has_every_depth_ready_and_releases_nothing(tiny_bundle_path: Path) -> None:
+    bundle = Bundle.load(tiny_bundle_path)
+    staged = Detector(bundle, create_backend(threads=1), configs=[], execution="staged")
+    before = engines_of(staged)
+    for config in others_of(staged)[:10]:
+        staged.ensure_for_now(config)
+        assert staged.is_ready(config)
+    assert engines_of(staged) == before
 
 
 def test_detections_of_a_frame_survive_the_next_frame(detector: Detector) -> None:

@@ -18,7 +18,15 @@ from anydepth_perception.backends import create_backend
 from anydepth_perception.bundle import Bundle, write_bundle
 from anydepth_perception.depth.space import DepthConfig, Step
 from anydepth_perception.detection.detector import Detector
-from anydepth_perception.profile import Profile, ProfileError, RungTimes, Times, default_path, measure_profile
+from anydepth_perception.profile import (
+    MOST_RESIDUAL,
+    Profile,
+    ProfileError,
+    RungTimes,
+    Times,
+    default_path,
+    measure_profile,
+)
 from anydepth_perception.profile.machine import LoadState
 
 
@@ -111,7 +119,7 @@ def test_steps_add_up_to_a_configuration(detector: Detector, profile: Profile) -
 
 
 def with_times(profile: Profile, load: float | None) -> Profile:
-    """A profile whose medians are out of order, of base and full, while the shortest times are not."""
+    """A profile of base and full whose medians are far from the shortest times."""
     base, full = (times.config for times in profile.times)
     return replace(
         profile,
@@ -119,8 +127,8 @@ def with_times(profile: Profile, load: float | None) -> Profile:
         preprocess=Times(1.0, 2.0, 3.0, 4.0),
         postprocess=Times(0.5, 5.0, 6.0, 7.0),
         times=(
-            RungTimes(base, Times(10.0, 50.0, 60.0, 70.0), ()),
-            RungTimes(full, Times(20.0, 40.0, 80.0, 90.0), ()),
+            RungTimes(base, Times(10.0, 40.0, 60.0, 70.0), ()),
+            RungTimes(full, Times(13.0, 50.0, 80.0, 90.0), ()),
         ),
         steps={STEM: Times(0.1, 0.2, 0.3, 0.4)},
     )
@@ -131,16 +139,38 @@ def test_medians_count_where_the_machine_was_not_known_to_be_busy(
     detector: Detector, profile: Profile, load: float | None
 ) -> None:
     idle = with_times(profile, load)
-    assert [rung.latency_ms for rung in idle.rungs(detector.bundle)] == [50.0, 40.0]
+    assert [rung.latency_ms for rung in idle.rungs(detector.bundle)] == pytest.approx([40.0, 50.0], rel=0.01)
     assert idle.host_ms == 7.0
     assert idle.step_ms == {STEM: 0.2}
 
 
 def test_shortest_times_count_where_others_kept_the_machine_busy(detector: Detector, profile: Profile) -> None:
     busy = with_times(profile, 0.5)
-    assert [rung.latency_ms for rung in busy.ladder(detector.bundle).rungs] == [10.0, 20.0]
+    assert [rung.latency_ms for rung in busy.ladder(detector.bundle).rungs] == pytest.approx([10.0, 13.0], rel=0.01)
     assert busy.host_ms == 1.5
     assert busy.step_ms == {STEM: 0.1}
+
+
+def test_full_that_was_measured_faster_than_base_counts_as_slower_and_the_contradiction_is_told(
+    detector: Detector, profile: Profile
+) -> None:
+    base, full = (times.config for times in profile.times)
+    times = (RungTimes(base, Times(50.0, 50.0, 50.0, 50.0), ()), RungTimes(full, Times(40.0, 40.0, 40.0, 40.0), ()))
+    fit = replace(profile, times=times).fit(detector.bundle)
+    assert fit.residual > MOST_RESIDUAL
+    ladder = replace(profile, times=times).ladder(detector.bundle)
+    assert [rung.config for rung in ladder.rungs] == [base, full]
+    assert 38.0 < ladder.base.latency_ms < ladder.full.latency_ms < 50.0
+
+
+def test_scatter_is_that_of_the_median_and_a_single_stall_is_not_in_it() -> None:
+    calm = (10.0, 10.1, 10.2, 10.1, 10.0, 10.1, 10.2, 10.1)
+    base = DepthConfig.parse("EEEE.EEEE")
+    scatters = [
+        RungTimes(base, Times(1.0, 1.0, 1.0, 1.0), (), samples).scatter
+        for samples in (calm, (*calm[:-1], 80.0), (10.0, 14.0) * 4, ())
+    ]
+    assert scatters[0] < scatters[1] < 0.005 < 0.1 < scatters[2] and scatters[3] == 0.0
 
 
 def change(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -171,6 +201,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (change(*FULL, "min_ms", value=1e6), "expected times ascending"),
     (change(*FULL, "p99_ms", value=1e-6), "expected times ascending"),
     (change(*FULL, "groups_p50_ms", value=1), "rungs.FFFF.FFFF key 'groups_p50_ms' is 1, expected a list of numbers"),
+    (change(*FULL, "samples_ms", value=[0]), "rungs.FFFF.FFFF key 'samples_ms' is .0., expected a list of numbers"),
     (change(*FULL, "groups_p50_ms", value=[0]), "'groups_p50_ms' is .0., expected a list of numbers"),
     (change("preprocess", "p50_ms", value=math.nan), "preprocess key 'p50_ms' is nan"),
     (change("fingerprint", value=None), "fingerprint is a NoneType, expected an object"),
@@ -206,19 +237,19 @@ def test_damaged_profile_is_refused(
         Profile.load(path, detector)
 
 
-@pytest.mark.parametrize("version", [1, 2, 4, -(10**30)])
+@pytest.mark.parametrize("version", [1, 2, 3, -(10**30)])
 def test_other_formats_are_refused_with_what_to_do(
     detector: Detector, profile: Profile, tmp_path: Path, version: int
 ) -> None:
     path = tmp_path / "profile.json"
     path.write_text(json.dumps({"schema_version": version}))
-    with pytest.raises(ProfileError, match=r"written in format .*, this release reads format 3; measure again"):
+    with pytest.raises(ProfileError, match=r"written in format .*, this release reads format 4; measure again"):
         Profile.load(path, detector)
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000, b'{"schema_version": 3, "rungs": ' + b'{"a":' * 900, b"[]", b"2"],
+    [b"", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000, b'{"schema_version": 4, "rungs": ' + b'{"a":' * 900, b"[]", b"2"],
 )
 def test_file_that_is_no_profile_is_refused(detector: Detector, tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "profile.json"

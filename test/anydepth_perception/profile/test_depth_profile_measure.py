@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -23,7 +24,7 @@ from anydepth_perception.profile import (
     measure_profile,
 )
 from anydepth_perception.profile.machine import LoadState
-from anydepth_perception.profile.steps import estimate_steps
+from anydepth_perception.profile.step_estimates import estimate_steps
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def set_load(monkeypatch: pytest.MonkeyPatch, load: float | None) -> None:
-    """Stands in for the load of other processes."""
+    """Stands in for the load of other processes, on a machine whose times contradict each other at most a little."""
+    monkeypatch.setattr("anydepth_perception.profile.measure.MOST_RESIDUAL", math.inf)
     monkeypatch.setattr(
         "anydepth_perception.profile.measure.LoadWatch.state", lambda watch: LoadState(others_cpu_load=load)
     )
@@ -50,6 +52,7 @@ def test_every_configuration_is_measured(detector: Detector) -> None:
     assert tuple(times.config for times in profile.times) == detector.configs
     for times in (*(rung.inference for rung in profile.times), profile.preprocess, profile.postprocess):
         assert 0 < times.min_ms <= times.p50_ms <= times.p95_ms <= times.p99_ms
+    assert all(len(rung.samples_ms) == 3 and min(rung.samples_ms) == rung.inference.min_ms for rung in profile.times)
     assert profile.rounds == 3
     assert profile.covers(detector)
 
@@ -164,6 +167,17 @@ def test_profile_of_a_busy_machine_is_not_saved(
     assert not cache.exists()
 
 
+def test_profile_whose_times_contradict_each_other_serves_but_is_not_saved(
+    detector: Detector, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_load(monkeypatch, 0.0)
+    monkeypatch.setattr("anydepth_perception.profile.measure.MOST_RESIDUAL", -1.0)
+    profile, sentence = load_or_measure(detector, 3, save=True)
+    assert profile.covers(detector)
+    assert "not saved, as its times contradict each other by " in sentence
+    assert not cache.exists()
+
+
 def test_place_that_cannot_be_written_only_costs_the_next_start(
     detector: Detector, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,4 +220,4 @@ def test_files_beside_the_profile_are_left_alone(detector: Detector, monkeypatch
     load_or_measure(detector, 3, save=True)
     path = default_path(detector)
     assert os.listdir(path.parent) == [path.name]
-    assert json.loads(path.read_text())["schema_version"] == 3
+    assert json.loads(path.read_text())["schema_version"] == 4

@@ -109,7 +109,7 @@ def test_cache_that_cannot_be_used_is_a_fault_that_says_what_to_do(settings, tmp
 
 def test_fixed_depth_of_the_start_is_compiled_before_the_first_frame(tiny_bundle_path):
     settings = Settings(model=str(tiny_bundle_path), depth="EFEF.EFEF")
-    assert DepthConfig.parse("EFEF.EFEF") in load_model(settings, lambda text: None).detector.configs
+    assert load_model(settings, lambda text: None).detector.is_ready(DepthConfig.parse("EFEF.EFEF"))
 
 
 def test_staged_execution_decides_where_the_settings_say(tiny_bundle_path):

@@ -42,6 +42,13 @@ def test_all_defaults_are_accepted_by_their_own_checks():
         ("decision_points", ["p5", "head"]),
         ("decision_points", []),
         ("class_score_thresholds", ["person:0.5", "hand truck:1"]),
+        ("class_allowlist", ["person", "hand truck"]),
+        ("roi", [0.0, 0.25, 1, 1.0]),
+        ("roi", array("d", [0.0, 0.0, 0.5, 1.0, 0.5, 0.0, 1.0, 1.0])),
+        ("roi", []),
+        ("mask", ["none"]),
+        ("mask", []),
+        ("min_box_size", 0),
     ],
 )
 def test_good_value_is_accepted(name, value):
@@ -87,6 +94,15 @@ def test_good_value_is_accepted(name, value):
         ("decision_points", "p5", "a list of different pipeline entries"),
         ("decision_points", ["p5", "p5"], "a list of different pipeline entries"),
         ("decision_points", [3], "a list of different pipeline entries"),
+        ("class_allowlist", ["person", "person"], "a list of different class names"),
+        ("roi", [0.0, 0.0, 1.0], "left, top, right, bottom in [0, 1]"),
+        ("roi", [0.0, 0.0, 1.0, 1.1], "left, top, right, bottom in [0, 1]"),
+        ("roi", [0.5, 0.0, 0.4, 1.0], "right and bottom the larger"),
+        ("roi", [0.5, 0.0, 0.505, 1.0], "right and bottom the larger"),
+        ("roi", [0.0, 0.0, math.nan, 1.0], "left, top, right, bottom in [0, 1]"),
+        ("mask", ["/nowhere/mask.png"], "a list of PNG files"),
+        ("mask", "none", "a list of PNG files"),
+        ("min_box_size", -1.0, "a number in [0, 32767]"),
         ("class_score_thresholds", "person:0.5", "a list of texts CLASS:SCORE"),
         ("class_score_thresholds", ["person"], "a list of texts CLASS:SCORE"),
         ("class_score_thresholds", ["person:high"], "a list of texts CLASS:SCORE"),
@@ -132,7 +148,7 @@ def test_a_list_of_one_empty_text_is_the_empty_list_of_a_parameter_file(name):
 @pytest.mark.parametrize(("topics", "deadlines"), [(["a", "b"], [90.0]), (["a"], [90.0, 90.0])])
 def test_deadlines_of_another_number_than_the_cameras_are_refused_in_one_line(topics, deadlines):
     values = {"image_topics": topics, "camera_deadlines_ms": deadlines}
-    with pytest.raises(ParameterError, match=r"camera_deadlines_ms must have one number for each of .*; got \d for \d"):
+    with pytest.raises(ParameterError, match=r"camera_deadlines_ms must have one entry for each of .*; got \d for \d"):
         Settings.from_values(values)
 
 
@@ -141,6 +157,33 @@ def test_each_camera_has_its_own_deadline_or_else_the_common_one():
     assert [settings.deadline_of_camera_ms(camera) for camera in range(3)] == [60.0] * 3
     own = settings.updated({"camera_deadlines_ms": [90.0, 45.0, 0.0]}, configured=True)
     assert [own.deadline_of_camera_ms(camera) for camera in range(3)] == [90.0, 45.0, 0.0]
+
+
+def test_class_that_the_bundle_lacks_is_refused_in_the_list_of_those_allowed():
+    with pytest.raises(ParameterError, match="class 'persn' is unknown, the bundle has person, crate"):
+        check("class_allowlist", ["persn"], class_names=("person", "crate"))
+
+
+def test_region_and_mask_are_common_or_each_cameras_own():
+    topics = {"image_topics": ["a", "b"]}
+    common = Settings.from_values({**topics, "roi": [0.0, 0.5, 1.0, 1.0], "mask": ["none"]})
+    assert [common.region_of_camera(camera) for camera in (0, 1)] == [(0.0, 0.5, 1.0, 1.0)] * 2
+    own = Settings.from_values({**topics, "roi": [0.0, 0.5, 1.0, 1.0, 0.0, 0.0, 0.5, 1.0], "mask": ["none", "none"]})
+    assert [own.region_of_camera(camera) for camera in (0, 1)] == [(0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0)]
+    assert [Settings().region_of_camera(0), Settings().mask_of_camera(0), own.mask_of_camera(1)] == [(), "", ""]
+    for wrong in ({"roi": [0.0, 0.0, 1.0, 1.0] * 3}, {"mask": ["none"] * 3}):
+        with pytest.raises(ParameterError, match=r"(roi|mask) must have .* for each of image_topics, .* or none"):
+            Settings.from_values({**topics, **wrong})
+
+
+def test_limits_between_which_nothing_is_left_are_refused_once_the_network_is_known():
+    settings = Settings().updated({"min_depth": "full", "max_depth": "base"}, configured=False)
+    with pytest.raises(ParameterError, match="min_depth and max_depth contradict each other: no configuration is left"):
+        settings.checked(EIGHT_STAGES, ("person",))
+    limited = Settings().updated({"min_depth": "FFEE.EEEE"}, configured=True, space=EIGHT_STAGES)
+    with pytest.raises(ParameterError, match=r"is left between min_depth FFEE\.EEEE and max_depth base"):
+        limited.updated({"max_depth": "base"}, configured=True, space=EIGHT_STAGES)
+    assert limited.updated({"max_depth": "FFFF.EEEE"}, configured=True, space=EIGHT_STAGES).max_depth == "FFFF.EEEE"
 
 
 def test_update_changes_all_values_or_none():
@@ -169,6 +212,7 @@ def test_live_parameters_change_while_configured():
     live |= {"min_depth": "base", "max_depth": "FFFF.FFEE", "miss_target": 0.02}
     live |= {"class_score_thresholds": ("person:0.5",), "camera_deadlines_ms": (30.0,)}
     live |= {"max_image_pixels": 1000, "mono16_bits": 12}
+    live |= {"class_allowlist": ("person",), "min_box_size": 8.0, "roi": (0.0, 0.5, 1.0, 1.0), "mask": ("none",)}
     assert {name for name, info in TABLE.items() if info.live} == set(live)
     settings = Settings().updated(live, configured=True, space=EIGHT_STAGES, class_names=("person",))
     assert {name: getattr(settings, name) for name in live} == live
@@ -195,3 +239,12 @@ def test_settings_are_frozen():
 )
 def test_launch_argument_gets_the_type_of_its_parameter(name, text, value):
     assert typed(name, text) == value
+
+
+def test_what_was_set_before_the_bundle_was_known_is_held_against_it_then():
+    classes = ("person", "crate")
+    good = Settings(class_score_thresholds=("crate:0.5",), depth="FFEE.FFEE")
+    assert good.checked(EIGHT_STAGES, classes) == good
+    for bad in (Settings(class_score_thresholds=("dog:0.5",)), Settings(depth="FFE")):
+        with pytest.raises(ParameterError, match=r"class 'dog' is unknown|stages, this network has 8"):
+            bad.checked(EIGHT_STAGES, classes)

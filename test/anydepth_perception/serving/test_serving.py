@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from anydepth_perception.detection.detector import DetectionResult, Detections
 from anydepth_perception.detection.images import byte_array
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, NewestFrames, PendingFrame
-from anydepth_perception.serving.server import FAILURES_IN_A_ROW, FrameServer
+from anydepth_perception.serving.server import FAILURES_IN_A_ROW, REFINED_EVERY, FrameServer
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameStatistics
 
@@ -36,8 +38,13 @@ class Clock:
 class FakeController:
     """Always the same plan; remembers what it was asked and told."""
 
+    depth = "auto"
+    space = SPACE
+
     def __init__(self) -> None:
         self.plan = SPACE.base
+        self.doubts: list[str] = []
+        self.step_ms = {step: 2.0 if step.way == "full" else 1.0 for step in SPACE.steps}
         self.budgets: list[float | None] = []
         self.ended: list[tuple[float, float]] = []
         self.depths: list[object] = []
@@ -65,8 +72,15 @@ class FakeController:
     def is_hopeless(self, budget_ms):
         return budget_ms < 16.0
 
+    def latency_ms(self, config):
+        return SPACE.total(self.step_ms, config)
+
+    def set_steps(self, step_ms):
+        self.step_ms = step_ms
+
     def set_depth(self, depth):
         self.depths.append(depth)
+        self.depth = str(depth)
 
 
 class FakeDetector:
@@ -78,11 +92,20 @@ class FakeDetector:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.ensured: list[DepthConfig] = []
+        self.inference_ms = 25.0
+        self.build_error: Exception | None = None
         self.error: Exception | None = None
         self.colors: list[str] = []
         self.thresholds: list[object] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.found = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
 
-    def ensure(self, config):
+    def is_ready(self, config):
+        return config in self.ensured
+
+    def ensure_for_now(self, config):
+        if self.build_error is not None:
+            raise self.build_error
         self.ensured.append(config)
 
     def detect(self, image, config, *, color, score_threshold, max_detections, decide=None):
@@ -90,11 +113,11 @@ class FakeDetector:
             raise self.error
         self.colors.append(color)
         self.thresholds.append(score_threshold)
+        self.shapes.append(image.shape)
         if decide is not None:
             config = decide("stem", 0.0)
         self.clock.now_s += 0.030
-        one = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
-        return DetectionResult(one, config, preprocess_ms=1.0, inference_ms=25.0, postprocess_ms=4.0)
+        return DetectionResult(self.found, config, 1.0, self.inference_ms, 4.0)
 
 
 class FakeCamera:
@@ -104,11 +127,13 @@ class FakeCamera:
         self.clock = clock
         self.statistics = FrameStatistics()
         self.published: list[PendingFrame] = []
+        self.boxes: list[list[list[float]]] = []
         self.reports: list = []
         self.faults: list[tuple[str, Exception]] = []
 
     def publish(self, pending, result):
         self.clock.now_s += 0.002
+        self.boxes.append(result.detections.boxes_xyxy.tolist())
         self.published.append(pending)
 
     def report(self, pending, frame, result, report):
@@ -157,6 +182,7 @@ class Bench:
         self.others = FakeOthers()
         self.times = FakeTimes()
         self.reloaded: list[str] = []
+        self.beside: list[Callable[[], None]] = []
         self.next_model: Model | Exception = BackendError("no other backend")
         bundle = SimpleNamespace(space=SPACE, class_names=("person", "crate"))
         self.model = Model(bundle, self.detector, self.controller, "tensorrt")
@@ -170,6 +196,7 @@ class Bench:
             self.others,
             reload=self.reload,
             times=self.times,
+            beside=self.beside.append,
             clock=self.clock,
         )
         return self.server
@@ -179,6 +206,10 @@ class Bench:
         if isinstance(self.next_model, Exception):
             raise self.next_model
         return self.next_model
+
+    def build(self) -> None:
+        """Does what the server has asked to be done beside serving, and nothing before."""
+        self.beside.pop(0)()
 
     def change(self, **values) -> None:
         self.settings = self.settings.updated(values, configured=True)
@@ -251,16 +282,92 @@ def test_controller_learns_inference_and_all_other_time_after_its_choice(bench):
     assert bench.controller.ended == [(25.0, pytest.approx(7.0))]
 
 
-def test_depth_change_takes_effect_with_the_next_frame(bench):
+def test_depth_change_takes_effect_with_the_next_frame_where_it_is_ready(bench):
+    fixed = DepthConfig.parse("FFFF.EEEE")
+    bench.detector.ensured = [fixed]
     bench.serve()
     bench.change(depth="FFFF.EEEE")
     bench.serve()
     bench.serve()
     bench.change(depth="auto")
     bench.serve()
-    fixed = DepthConfig.parse("FFFF.EEEE")
     assert bench.controller.depths == ["auto", fixed, "auto"]
-    assert bench.detector.ensured == [fixed]
+    assert bench.beside == []
+
+
+def test_depth_that_is_not_ready_is_built_beside_serving_and_taken_once_it_is(bench):
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.serve()
+    assert bench.controller.depths == [] and len(bench.camera.published) == 2
+    assert len(bench.beside) == 1 and bench.server.building == "FFFF.EEEE"
+    bench.build()
+    bench.serve()
+    assert bench.controller.depths == [DepthConfig.parse("FFFF.EEEE")]
+    assert bench.server.building == "" and bench.server.faults == []
+
+
+def test_depth_that_cannot_be_built_is_told_once_and_the_one_before_serves_on(bench, caplog):
+    bench.detector.build_error = BackendError("no memory")
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.build()
+    for _ in range(3):
+        bench.serve()
+    told = "depth FFFF.EEEE cannot be used, auto serves on: no memory"
+    assert bench.server.faults == [told] and [record.message for record in caplog.records] == [told]
+    assert len(bench.camera.published) == 4 and bench.camera.faults == [] and bench.beside == []
+    bench.change(depth="auto")
+    bench.serve()
+    assert bench.server.faults == []
+
+
+def test_depth_that_failed_is_tried_again_when_it_is_set_again(bench):
+    bench.detector.build_error = BackendError("no memory")
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.build()
+    bench.serve()
+    bench.detector.build_error = None
+    bench.change(depth="auto")
+    bench.serve()
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.build()
+    bench.serve()
+    assert bench.controller.depths[-1] == DepthConfig.parse("FFFF.EEEE") and bench.server.faults == []
+
+
+def test_only_the_depth_that_is_asked_for_last_is_built_behind_the_one_in_progress(bench):
+    for depth in ("FFFF.EEEE", "EFFF.EEEE", "EEFF.EEEE"):
+        bench.change(depth=depth)
+        bench.serve()
+    assert len(bench.beside) == 1
+    bench.build()
+    bench.serve()
+    bench.build()
+    bench.serve()
+    assert list(map(str, bench.detector.ensured)) == ["FFFF.EEEE", "EEFF.EEEE"] and bench.beside == []
+    assert list(map(str, bench.controller.depths)) == ["EEFF.EEEE"]
+
+
+def test_failure_of_a_depth_that_is_no_longer_asked_for_is_no_fault(bench):
+    bench.detector.build_error = BackendError("no memory")
+    bench.change(depth="FFFF.EEEE")
+    bench.serve()
+    bench.change(depth="auto")
+    bench.serve()
+    bench.build()
+    bench.serve()
+    assert bench.server.faults == []
+
+
+def test_depth_of_another_network_is_told_and_fails_no_frame(bench):
+    bench.settings = Settings(depth="FFF")  # set before there was a bundle to check it by
+    bench.serve()
+    assert len(bench.camera.published) == 1
+    (fault,) = bench.server.faults
+    assert fault.startswith("depth FFF cannot be used, auto serves on: ")
 
 
 @pytest.mark.parametrize(("encoding", "color"), [("rgb8", "rgb"), ("bgr8", "bgr")])
@@ -338,6 +445,45 @@ def test_camera_without_a_deadline_drops_nothing(bench):
     assert [pending.camera for pending in bench.camera.published] == [0]
 
 
+def test_each_camera_has_its_own_region_from_the_next_frame_on_and_boxes_are_those_of_the_image(bench):
+    bench.detector.found = Detections(
+        np.array([[0, 0, 1, 1]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32)
+    )
+    bench.settings = Settings(image_topics=("a", "b"))
+    bench.serve(camera=1)
+    bench.change(roi=[0.0, 0.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0])
+    bench.serve(camera=0)
+    bench.serve(camera=1)
+    assert bench.detector.shapes == [(2, 2, 3), (2, 2, 3), (1, 1, 3)]
+    assert bench.camera.boxes == [[[0, 0, 1, 1]], [[0, 0, 1, 1]], [[1, 1, 2, 2]]]
+
+
+def test_classes_sizes_and_a_mask_leave_detections_out_of_what_is_published_and_counted(bench, tmp_path):
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.array([[255, 255], [0, 0]], np.uint8))
+    boxes = np.array([[0, 0, 2, 1], [0, 1, 2, 2], [0, 0, 2, 1], [0, 0, 0.5, 1]], np.float32)
+    bench.detector.found = Detections(boxes, np.ones(4, np.float32), np.array([0, 0, 1, 0], np.int32))
+    bench.change(class_allowlist=["person"], mask=[str(mask)], min_box_size=1.0)
+    bench.serve()
+    assert bench.camera.boxes == [[[0, 0, 2, 1]]] and bench.camera.reports[0].detections == 1
+    bench.change(class_allowlist=[], mask=[], min_box_size=0.0, max_detections=3)
+    bench.serve()
+    assert len(bench.camera.boxes[1]) == 4  # the detector bounds their number
+
+
+def test_mask_that_is_gone_when_it_is_needed_fails_no_frame(bench, tmp_path, caplog):
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.zeros((2, 2), np.uint8))
+    bench.change(mask=[str(mask)])
+    mask.unlink()
+    bench.serve()
+    bench.serve()
+    assert len(bench.camera.published) == 2 and len(bench.camera.boxes[0]) == 1
+    assert [record.message for record in caplog.records] == [
+        f"no mask is laid over the images: {mask}: cannot be read: No such file or directory"
+    ]
+
+
 def test_one_threshold_goes_to_the_detector_as_a_number_and_those_of_classes_as_one_for_each(bench):
     bench.serve()
     bench.change(class_score_thresholds=["crate:0.8"], score_threshold=0.2)
@@ -368,6 +514,9 @@ def test_fixed_depth_holds_on_the_backend_that_took_over(bench):
     bench.detector.error = BackendError("the GPU is gone")
     for _ in range(FAILURES_IN_A_ROW + 1):
         bench.serve()
+    bench.beside.pop(0)  # on the backend that is gone
+    bench.build()
+    bench.serve()
     assert controller.depths == [DepthConfig.parse("FFFF.EEEE")] == detector.ensured
 
 
@@ -412,4 +561,30 @@ def test_limits_and_the_miss_target_reach_the_controller_and_contradictory_limit
     bench.serve()
     bench.serve()
     assert bench.controller.limits == DepthLimits("base", "FFFF.FFEE")
+    assert bench.server.faults == ["min_depth and max_depth are not followed: nothing left"]
     assert [record.message for record in caplog.records].count("min_depth and max_depth are not followed: nothing left")
+
+
+def serve_at(bench, ratio, frames=2 * REFINED_EVERY):
+    """Frames at base and full in turns, of which full takes `ratio` times as long as base."""
+    controller, detector = bench.controller, bench.detector
+    for number in range(frames):
+        controller.plan = (SPACE.base, SPACE.full)[number % 2]
+        detector.inference_ms = 25.0 * (ratio if number % 2 else 1.0)
+        bench.serve()
+
+
+def test_served_frames_mend_a_wrong_profile_and_settle_the_doubts_about_it(bench):
+    bench.controller.doubts = ["profile: its times contradict each other"]
+    profiled = bench.controller.latency_ms(SPACE.full) / bench.controller.latency_ms(SPACE.base)
+    assert profiled == pytest.approx(2.0)
+    serve_at(bench, 1.4)
+    refined = bench.controller.latency_ms(SPACE.full) / bench.controller.latency_ms(SPACE.base)
+    assert refined == pytest.approx(1.4, rel=0.1)
+    assert bench.controller.doubts == []
+
+
+def test_right_profile_is_left_as_it_is(bench):
+    before = bench.controller.step_ms
+    serve_at(bench, 2.0)
+    assert bench.controller.step_ms is before
