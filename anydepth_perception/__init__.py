@@ -17,6 +17,7 @@ Detections(...crate...)
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from anydepth_perception.detection.detector import Detector
     from anydepth_perception.detection.postprocess import Detections
     from anydepth_perception.serving.model import load
+
+# Nothing leaves the robot. ONNX Runtime looks at this when it is imported; its own function for it comes too late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["DepthConfig", "DepthSpace", "Detections", "Detector", "load"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+# Some tests import ONNX Runtime before the package, which would set it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Tests run from the source tree whether or not the package is installed; the tiny bundle is made by a helper module.
 _TEST_FOLDER = Path(__file__).resolve().parent

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import onnx
 
@@ -27,6 +29,8 @@ def import_openvino() -> Any:
         BackendError: it cannot be imported.
     """
     try:
+        # Its import reports itself to a host of the vendor's choice, unless this module cannot be imported.
+        sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))
         import openvino
     except ImportError as error:
         raise BackendError(f"backend openvino needs the package openvino (pip install openvino): {error}") from error
