@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,3 +44,9 @@ def allocate_on_host(placements: Sequence[Placement]) -> dict[str, Buffer]:
         part = memory[start + placement.offset : start + placement.end]
         buffers[spec.name] = HostBuffer(spec, part.view(spec.dtype).reshape(spec.shape))
     return buffers
+
+
+def return_free_memory() -> None:
+    """Gives back to the system what glibc keeps of freed memory: after compiling, some times the weights of a graph."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import tempfile
 import time
@@ -15,7 +14,7 @@ import onnxruntime
 
 from anydepth_perception.backends.base import BackendError, Buffer, Placement, matching_buffer
 from anydepth_perception.backends.cpu import describe_cpu, physical_core_count
-from anydepth_perception.backends.host_memory import allocate_on_host
+from anydepth_perception.backends.host_memory import allocate_on_host, return_free_memory
 from anydepth_perception.backends.onnxruntime_weights import SharedWeights, write_hollow
 from anydepth_perception.bundle.manifest import TensorSpec
 
@@ -177,7 +176,7 @@ class OnnxRuntimeEngine:
                 bind(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
                 bound.append(buffer)
         self._binding, self._buffers = binding, bound
-        _return_free_memory()  # here, and not at the end of compile, as the caller no longer holds the graph
+        return_free_memory()  # here, and not at the end of compile, as the caller no longer holds the graph
 
     def run(self) -> None:
         """Runs on the bound buffers; see `Engine.run`."""
@@ -220,12 +219,6 @@ def _register_shared_arena() -> None:
     grow_by_what_is_asked_for = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
     with contextlib.suppress(Exception):  # other code of this process has registered one, which serves as well
         onnxruntime.create_and_register_allocator(memory, grow_by_what_is_asked_for)
-
-
-def _return_free_memory() -> None:
-    """Gives back to the system what compiling left free: a few times the weights of a graph, which glibc keeps."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import traceback
@@ -16,6 +17,7 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 
+from anydepth_perception.backends.host_memory import return_free_memory
 from anydepth_perception.depth.controller import AUTO
 from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.profile.events import CapChange, OverCurrent
@@ -262,6 +264,9 @@ class DetectorNode(LifecycleNode, ProcessNode):
             self.get_logger().warning(f"the worker did not end within {timeout_s:g} s and is left behind")
         with self._lock:
             self._worker = self._loaded = None
+        if not self._is_ending:
+            gc.collect()  # engines hang in cycles
+            return_free_memory()
 
     def _release_all(self) -> None:
         self._close_cameras()

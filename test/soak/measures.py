@@ -68,11 +68,12 @@ class Findings:
     def conclude(self) -> list[str]:
         """Holds what was measured against the bars; all faults."""
         if len(self.footprints) >= 4:
-            warm, *later = self.footprints[len(self.footprints) // 4 :]
-            last = later[len(later) // 2 :]
-            growth = float(np.median([item.rss_mib for item in last])) - warm.rss_mib
-            threads = max(item.threads for item in last) - warm.threads
-            descriptors = max(item.descriptors for item in last) - warm.descriptors
+            quarter = len(self.footprints) // 4
+            warm, last = self.footprints[quarter : 2 * quarter], self.footprints[-2 * quarter :]
+            first_mib, last_mib = (float(np.median([item.rss_mib for item in items])) for items in (warm, last))
+            growth = last_mib - first_mib
+            threads = max(item.threads for item in last) - max(item.threads for item in warm)
+            descriptors = max(item.descriptors for item in last) - max(item.descriptors for item in warm)
             self.done |= {"rss_growth_mib": round(growth), "more_threads": threads, "more_descriptors": descriptors}
             if growth > MOST_GROWTH_MIB:
                 self.faults.append(f"memory grew by {growth:.0f} MiB behind the warm-up")
