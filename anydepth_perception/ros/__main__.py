@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -14,8 +15,14 @@ def main(args: list[str] | None = None) -> None:
     # A second bound behind `max_image_pixels`, which OpenCV reads when it is imported.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
     from anydepth_perception.ros.node import DetectorNode
-    from anydepth_perception.ros.process import run_node
+    from anydepth_perception.ros.process import own_arguments, run_node
 
+    parser = argparse.ArgumentParser(
+        prog="detector_node",
+        description="The node `detector`: images in, vision_msgs detections out, at the depth that meets the deadline.",
+        epilog="Parameters are given as everywhere in ROS: --ros-args -p deadline_ms:=50.0 --params-file FILE.",
+    )
+    parser.parse_args(own_arguments(args))
     sys.exit(run_node(DetectorNode, args, before_spin=DetectorNode.autostart))
 
 

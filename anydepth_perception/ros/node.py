@@ -94,8 +94,10 @@ class DetectorNode(LifecycleNode, ProcessNode):
 
     def _autostart(self) -> None:
         with self._turn:
-            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                self.trigger_activate()
+            done = TransitionCallbackReturn.SUCCESS
+            is_active = self.trigger_configure() == done and self.trigger_activate() == done
+            if not is_active and self._settings.exit_on_error and not self._is_ending:
+                self.exit_code, self.finished = 1, True
 
     def make_executor(self) -> TransitionExecutor:
         """Serves the callbacks in one thread, and transitions beside it."""
@@ -331,7 +333,9 @@ class DetectorNode(LifecycleNode, ProcessNode):
         if self._problem:
             return Health(DiagnosticStatus.ERROR, self._problem)
         server = self._server
-        faults = server.faults if server is not None else model.faults if model is not None else []
+        faults = list(server.faults if server is not None else model.faults if model is not None else [])
+        if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
+            faults.append("use_sim_time is set, but no /clock is received: start what publishes it, or unset it")
         if faults:
             return Health(DiagnosticStatus.WARN, f"{self._state}, but {'; '.join(faults)}")
         text = f"{self._state}: {self._progress}" if self._state == "configuring" else self._state

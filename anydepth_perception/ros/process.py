@@ -19,6 +19,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
 from anydepth_perception.ros.qos import use_image_profile
 
@@ -139,6 +140,20 @@ def run_node(
         if not all_ended:
             leave_now(0)
     return node.exit_code
+
+
+def own_arguments(args: list[str] | None) -> list[str]:
+    """The command line without the program and what is ROS's.
+
+    Raises:
+        SystemExit: ROS's arguments cannot be read; the reason is printed.
+    """
+    given = sys.argv[1:] if args is None else args
+    try:
+        return list(remove_ros_args([sys.argv[0], *given])[1:])
+    except Exception as error:  # of several kinds
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 class StartError(Exception):

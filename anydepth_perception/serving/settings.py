@@ -229,6 +229,9 @@ class Settings:
         "Reliability of the image subscription. best_effort matches every publisher; reliable loses fewer images.",
     )
     autostart: bool = _parameter(True, Flag(), "Configure and activate at start, without a lifecycle manager.")
+    exit_on_error: bool = _parameter(
+        False, Flag(), "End the process, with exit code 1, where autostart cannot configure or activate."
+    )
 
     @classmethod
     def from_values(cls, values: Mapping[str, object]) -> Settings:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -18,3 +20,9 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+
+
+def end_quietly_until_running(code: int = 0) -> None:
+    """Lets SIGINT and SIGTERM end the process at once with `code`, while libraries are imported and nothing is open."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(code))

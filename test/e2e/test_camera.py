@@ -55,6 +55,21 @@ def test_camera_ends_by_itself_after_the_asked_frames(start):
     assert "published 3 images" in camera.log()
 
 
+def test_a_camera_that_waits_loses_no_image_of_a_short_source(start, camera_observer):
+    camera = start(*CAMERA, *SMALL, "--frames", "5", "--wait", "--qos", "reliable")
+    camera.wait_for_log("running")
+    images = camera_observer.collect(Image, "image_raw", RELIABLE)
+    camera_observer.spin_until(lambda: len(images) >= 5, "all five images")
+    assert camera.wait() == 0
+
+
+def test_ros_arguments_that_cannot_be_read_are_an_error_of_one_line(start):
+    camera = start(*CAMERA, "--ros-args", "-p", "nonsense")
+    assert camera.wait() == 1
+    assert "Traceback" not in camera.log()
+    assert "nonsense" in camera.log()
+
+
 def test_sigint_ends_a_camera_that_still_renders_its_clip(start):
     camera = start(*CAMERA, *SMALL, "--prerender", "3600")
     camera.wait_for_log("rendering 3600 s")

@@ -43,3 +43,27 @@ def test_misspelt_parameter_is_warned_of(start, node_arguments, observer):
     detector.wait_for_log("unknown parameter 'dealine_ms' is ignored")
     observer.wait_for_state("active")
     detector.end()
+
+
+def test_exit_on_error_ends_the_process_with_the_reason(start, node_arguments):
+    node = start(*node_arguments(model="nowhere", exit_on_error=True))
+    assert node.wait() == 1
+    assert "configure failed: nowhere: no such bundle" in node.log()
+
+
+@pytest.mark.parametrize(("option", "code", "said"), [("--help", 0, "usage: detector_node"), ("--dpeth", 2, "--dpeth")])
+def test_help_and_unknown_options_start_no_node(start, option, code, said):
+    node = start("-m", "anydepth_perception.ros", option)
+    assert node.wait() == code
+    assert said in node.log()
+    assert "configure" not in node.log()
+
+
+def test_simulated_time_without_a_clock_is_told(start, node_arguments, observer):
+    start(*node_arguments(use_sim_time=True))
+
+    def warning() -> DiagnosticStatus | None:  # without a clock, messages have no stamp to tell new ones by
+        status = observer.diagnostics.get("detector: detector")
+        return status if status is not None and "no /clock is received" in status.message else None
+
+    assert observer.spin_until(warning, "a warning").level == DiagnosticStatus.WARN

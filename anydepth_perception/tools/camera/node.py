@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -22,7 +21,7 @@ from anydepth_perception.detection.detector import Detections
 from anydepth_perception.detection.images import byte_array, fill_image
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.messages import DetectionMessages
-from anydepth_perception.ros.process import ProcessNode, StartError, StopRequest, one_line, run_node
+from anydepth_perception.ros.process import ProcessNode, StartError, StopRequest, one_line, own_arguments, run_node
 from anydepth_perception.tools.arguments import number, whole_number
 from anydepth_perception.tools.camera.sources import AISLE, SourceError, SourceImage, SourceOptions, open_source
 
@@ -46,6 +45,7 @@ class CameraOptions(argparse.Namespace):
     loop: bool
     frames: int
     paused: bool
+    wait: bool
     topic: str
     frame_id: str
     qos: str
@@ -83,6 +83,7 @@ class CameraNode(ProcessNode):
         self._frames_left = options.frames or math.inf
         self._published = 0
         self._enabled = not options.paused
+        self._waits = options.wait
         profile = qos.image_qos(options.qos, _PUBLISHER_DEPTH)
         self._images = self.create_publisher(Image, options.topic, profile)
         self._compressed = None
@@ -111,7 +112,7 @@ class CameraNode(ProcessNode):
         return response
 
     def _on_timer(self) -> None:
-        if not self._enabled or self.finished:
+        if not self._enabled or self.finished or self._is_waiting():
             return
         try:
             image = self._source.read()
@@ -125,6 +126,13 @@ class CameraNode(ProcessNode):
         self._publish(image)
         self._published += 1
         self.finished = self._published >= self._frames_left
+
+    def _is_waiting(self) -> bool:
+        """Whether nobody has subscribed yet, and the first image is to wait for somebody."""
+        if self._waits:
+            publishers = [self._images] if self._compressed is None else [self._images, self._compressed]
+            self._waits = not any(publisher.get_subscription_count() for publisher in publishers)
+        return self._waits
 
     def _publish(self, image: SourceImage) -> None:
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
@@ -170,6 +178,7 @@ def parse_options(args: list[str]) -> CameraOptions:
     parser.add_argument("--loop", action="store_true", help="start files again at their end")
     parser.add_argument("--frames", type=whole_number(0, 2**31 - 1), default=0, help="end after so many, 0 for never")
     parser.add_argument("--paused", action="store_true", help="wait for the service ~/enable")
+    parser.add_argument("--wait", action="store_true", help="begin when somebody has subscribed")
     parser.add_argument("--topic", default="image_raw", help="image topic")
     parser.add_argument("--frame-id", default="camera_optical_frame", help="frame_id of the images")
     parser.add_argument("--qos", choices=("best_effort", "reliable"), default="best_effort", help="reliability offered")
@@ -187,5 +196,5 @@ def parse_options(args: list[str]) -> CameraOptions:
 def main(args: list[str] | None = None) -> None:
     """Runs the camera until SIGINT, SIGTERM or the end of the source."""
     arguments = sys.argv[1:] if args is None else args
-    options = parse_options(remove_ros_args([sys.argv[0], *arguments])[1:])
+    options = parse_options(own_arguments(args))
     sys.exit(run_node(functools.partial(CameraNode, options=options), arguments))

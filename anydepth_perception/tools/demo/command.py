@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import statistics
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import rclpy
+from rclpy.signals import SignalHandlerOptions
 
 from anydepth_perception.bundle import Bundle, BundleError, find_bundle
 from anydepth_perception.profile.load import CpuLoad
@@ -82,6 +84,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> DemoOptions:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the demo; exit code 1 and the reason in words where it cannot."""
     options = parse_options(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # from here on there are processes to end
+        signal.signal(number, signal.default_int_handler)
     # Its own domain on this machine alone, unless the user chose one: nothing else may answer for the two processes.
     use_own_ros_domain(unless_chosen=True)
     use_image_profile()
@@ -140,7 +144,7 @@ def processes(
     detector_arguments = ["--ros-args"]
     for name, value in parameters.items():
         detector_arguments += ["-p", f"{name}:={value}"]
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with (
             Child("anydepth_perception.tools.camera", camera_arguments, options.output / "camera.log") as camera,

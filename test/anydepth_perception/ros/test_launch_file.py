@@ -1,7 +1,7 @@
 """The launch file, run against a minimal stand-in for `launch` and `launch_ros`.
 
 Neither is on the Python package index, so what is tested here is this file's own logic: its arguments, the
-parameters and command lines it makes of them, and the image profile. That the real `launch` accepts it is not shown.
+parameters and command lines it makes of them, and the image profile. The real `launch` has been tried by hand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DeclareLaunchArgument(Recorded):
     pass
 
 
-class SetEnvironmentVariable(Recorded):
+class Shutdown(Recorded):
     pass
 
 
@@ -68,7 +68,7 @@ def launch_file(monkeypatch):
         "launch.actions": {
             "DeclareLaunchArgument": DeclareLaunchArgument,
             "OpaqueFunction": OpaqueFunction,
-            "SetEnvironmentVariable": SetEnvironmentVariable,
+            "Shutdown": Shutdown,
         },
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
@@ -90,7 +90,7 @@ def launch_file(monkeypatch):
 
 
 def launched(launch_file, **given: str) -> SimpleNamespace:
-    """What a launch with these arguments makes: the environment and the nodes by executable."""
+    """What a launch with these arguments makes: the nodes by name."""
     entities = launch_file.generate_launch_description().entities
     declared = {
         entity.arguments[0]: entity.options["default_value"]
@@ -98,35 +98,49 @@ def launched(launch_file, **given: str) -> SimpleNamespace:
         if isinstance(entity, DeclareLaunchArgument)
     }
     assert set(given) <= set(declared)
-    environment = dict(entity.arguments for entity in entities if isinstance(entity, SetEnvironmentVariable))
     (function,) = [entity.options["function"] for entity in entities if isinstance(entity, OpaqueFunction)]
-    nodes = {node.options["executable"]: node.options for node in function({**declared, **given})}
-    return SimpleNamespace(declared=declared, environment=environment, nodes=nodes)
+    nodes = {node.options["name"]: node.options for node in function({**declared, **given})}
+    return SimpleNamespace(declared=declared, nodes=nodes)
 
 
 def parameters_of(options: dict) -> dict:
     """The parameters given beside the file, as plain values."""
-    (values,) = [item for item in options["parameters"] if isinstance(item, dict)]
-    return {name: value.value if isinstance(value, ParameterValue) else value for name, value in values.items()}
+    given = [item for item in options["parameters"] if isinstance(item, dict)]
+    return {
+        name: value.value if isinstance(value, ParameterValue) else value
+        for values in given
+        for name, value in values.items()
+    }
+
+
+@pytest.fixture
+def params_file(tmp_path) -> str:
+    path = tmp_path / "robot.yaml"
+    path.write_text(
+        "/**:\n  ros__parameters: {image_topics: [left/image_raw, right/image_raw], use_sim_time: true}\n"
+        "detector:\n  ros__parameters: {image_transport: compressed}\n"
+        "camera:\n  ros__parameters: {image_topics: [not/for/us]}\n"
+    )
+    return str(path)
 
 
 def test_all_agreed_arguments_are_declared(launch_file):
     agreed = "namespace params_file image_topics image_transport model backend depth deadline_ms use_sim_time autostart"
-    assert {*agreed.split(), "log_level", "camera"} <= set(launched(launch_file).declared)
+    assert {*agreed.split(), "log_level", "camera", "respawn"} <= set(launched(launch_file).declared)
 
 
-def test_without_arguments_the_parameter_file_decides(launch_file):
+def test_without_arguments_nothing_is_set_so_that_an_including_file_may(launch_file):
     result = launched(launch_file)
-    assert set(result.nodes) == {"detector_node"}
-    node = result.nodes["detector_node"]
-    assert node["name"] == "detector" and node["parameters"][0] == str(ROOT / "config" / "detector.yaml")
-    assert parameters_of(node) == {"use_sim_time": False}
+    assert set(result.nodes) == {"detector"}
+    assert result.nodes["detector"]["parameters"] == []
+    assert not result.nodes["detector"]["respawn"] and "on_exit" not in result.nodes["detector"]
 
 
-def test_given_arguments_reach_the_node_in_the_types_of_its_parameters(launch_file):
+def test_given_arguments_reach_the_node_in_the_types_of_its_parameters(launch_file, params_file):
     result = launched(
         launch_file,
         namespace="robot",
+        params_file=params_file,
         image_topics="left/image_raw,right/image_raw",
         deadline_ms="50",
         depth="FFEE.FFEE",
@@ -134,8 +148,10 @@ def test_given_arguments_reach_the_node_in_the_types_of_its_parameters(launch_fi
         autostart="false",
         use_sim_time="true",
         log_level="debug",
+        respawn="true",
     )
-    node = result.nodes["detector_node"]
+    node = result.nodes["detector"]
+    assert node["parameters"][0] == params_file
     assert parameters_of(node) == {
         "image_topics": ["left/image_raw", "right/image_raw"],
         "deadline_ms": 50.0,
@@ -144,7 +160,12 @@ def test_given_arguments_reach_the_node_in_the_types_of_its_parameters(launch_fi
         "autostart": False,
         "use_sim_time": True,
     }
-    assert node["namespace"] == "robot" and node["ros_arguments"] == ["--log-level", "debug"]
+    assert node["namespace"] == "robot" and node["ros_arguments"] == ["--log-level", "debug"] and node["respawn"]
+
+
+def test_a_parameter_file_may_lie_in_the_home_folder(launch_file, params_file, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path(params_file).parent))
+    assert launched(launch_file, params_file="~/robot.yaml").nodes["detector"]["parameters"] == [params_file]
 
 
 def test_camera_publishes_what_the_node_subscribes_to(launch_file):
@@ -154,18 +175,56 @@ def test_camera_publishes_what_the_node_subscribes_to(launch_file):
     )
     camera = result.nodes["camera"]
     assert camera["arguments"] == [
-        *("--source", "aisle", "--topic", "front/image_raw"),
+        *("--source", "aisle", "--topic", "front/image_raw", "--wait"),
         *("--rate", "30", "--frame-id", "front camera", "--compressed"),
     ]
-    assert camera["namespace"] == "robot"
+    assert camera["namespace"] == "robot" and camera["parameters"] == []
 
 
-def test_image_profile_is_set_for_both_names_of_the_variable(launch_file):
-    environment = launched(launch_file).environment
-    assert set(environment) == set(VARIABLES)
-    assert all(Path(path).is_file() for path in environment.values())
+def test_each_topic_of_a_parameter_file_gets_a_camera_on_the_same_clock(launch_file, params_file):
+    nodes = launched(launch_file, camera="aisle", params_file=params_file).nodes
+    assert set(nodes) == {"detector", "camera", "camera_1"}
+    for name, topic in (("camera", "left/image_raw"), ("camera_1", "right/image_raw")):
+        assert nodes[name]["arguments"] == ["--source", "aisle", "--topic", topic, "--wait", "--compressed"]
+        assert parameters_of(nodes[name]) == {"use_sim_time": True}
+    on_wall_time = launched(launch_file, camera="aisle", params_file=params_file, use_sim_time="false").nodes
+    assert parameters_of(on_wall_time["camera"]) == parameters_of(on_wall_time["detector"]) == {"use_sim_time": False}
+
+
+def test_exit_on_error_ends_the_launch_with_the_detector(launch_file):
+    node = launched(launch_file, exit_on_error="true").nodes["detector"]
+    assert isinstance(node["on_exit"], Shutdown)
+    assert parameters_of(node) == {"exit_on_error": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"params_file": "/no/such.yaml"}, "params_file: there is no file /no/such.yaml"),
+        ({"use_sim_time": "foo"}, "use_sim_time must be true or false; got 'foo'"),
+        ({"respawn": "twice"}, "respawn must be true or false"),
+        ({"camera": "aisle", "camera_arguments": '"--rate'}, "camera_arguments: '\"--rate' cannot be split"),
+    ],
+)
+def test_what_cannot_be_meant_ends_the_launch_and_names_the_argument(launch_file, given, said):
+    with pytest.raises(RuntimeError) as error:
+        launched(launch_file, **given)
+    assert said in str(error.value)
+
+
+def test_a_parameter_file_that_is_no_yaml_is_named(launch_file, tmp_path):
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(RuntimeError, match=r"bad\.yaml cannot be read"):
+        launched(launch_file, params_file=str(tmp_path / "bad.yaml"), camera="aisle")
+
+
+def test_image_profile_is_set_for_both_names_of_the_variable_and_for_our_nodes_alone(launch_file):
+    nodes = launched(launch_file, camera="aisle").nodes
+    for node in nodes.values():
+        assert set(node["additional_env"]) == set(VARIABLES)
+        assert all(Path(path).is_file() for path in node["additional_env"].values())
 
 
 def test_profile_that_the_user_chose_stays(launch_file, monkeypatch):
     monkeypatch.setitem(os.environ, VARIABLES[0], "/chosen.xml")
-    assert launched(launch_file).environment == {}
+    assert launched(launch_file).nodes["detector"]["additional_env"] == {}

@@ -197,8 +197,9 @@ def test_update_changes_all_values_or_none():
 
 @pytest.mark.parametrize("name", [name for name, info in TABLE.items() if not info.live])
 def test_parameter_that_is_not_live_cannot_change_while_configured(name):
-    other = {"image_topics": ["other"], "autostart": False, "threads": 3, "model": "other", "profile": "other"}
-    other |= {"workspace_mib": 256, "decision_points": ["p5"], "cache_dir": "other", "record_times": "other.npz"}
+    other = {"image_topics": ["other"], "autostart": False, "exit_on_error": True, "threads": 3, "model": "other"}
+    other |= {"profile": "other", "workspace_mib": 256, "decision_points": ["p5"], "cache_dir": "other"}
+    other |= {"record_times": "other.npz"}
     if name not in other:
         other[name] = next(choice for choice in TABLE[name].kind.choices if choice != DEFAULTS[name])
     value = other[name]
