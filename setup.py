@@ -35,7 +35,8 @@ setup(
         *shared_files("launch", "config", "models"),
     ],
     install_requires=["setuptools"],
-    extras_require={"bags": ["rosbags"], "openvino": ["openvino"], "plots": ["matplotlib"]},
+    # colcon test takes pytest where the extra `test` has it.
+    extras_require={"test": ["pytest"], "bags": ["rosbags"], "openvino": ["openvino"], "plots": ["matplotlib"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -155,6 +155,10 @@ class DetectorNode(LifecycleNode, ProcessNode):
             action()
         except Exception as error:
             reason = one_line(error) if isinstance(error, (ValueError, RuntimeError)) else _named(error)
+            if self._is_ending:
+                self.get_logger().info(f"{name} is given up: the process was asked to end")
+                on_failure()
+                return TransitionCallbackReturn.FAILURE
             self._problem = f"{name} failed: {reason}"
             self.get_logger().error(self._problem)
             self.get_logger().debug(traceback.format_exc())

@@ -64,7 +64,7 @@ def test_a_look_up_is_seen(tmp_path: Path) -> None:
     assert probe(tmp_path, 20.0, sys.executable, "-c", LOOK_UP)["asked"] == ["robot.example"]
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.needs("openvino"))])
 def test_a_detector_in_a_program_asks_for_no_name(tiny_bundle_path: Path, tmp_path: Path, backend: str) -> None:
     found = probe(tmp_path, 60.0, sys.executable, "-c", DETECT, str(tiny_bundle_path), backend)
     assert found["code"] == 0, found["output"]

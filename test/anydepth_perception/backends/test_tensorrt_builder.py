@@ -18,6 +18,8 @@ from anydepth_perception.backends.tensorrt_builder import PRECISIONS, BuildOptio
 from anydepth_perception.backends.tensorrt_library import float32_layers, import_tensorrt
 from anydepth_perception.bundle.manifest import TensorSpec
 
+pytestmark = pytest.mark.needs("tensorrt_rtx")
+
 needs_tensorrt_rtx = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),
     reason="the lock has TensorRT-RTX for x86-64 Linux only",

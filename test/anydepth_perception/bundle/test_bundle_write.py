@@ -60,12 +60,12 @@ def test_bundle_is_found_by_path(tiny_bundle_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "tiny.anydepth"])
 def test_bundle_is_found_by_name(tiny_bundle_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(locate, "_model_folders", lambda: [Path("/nowhere"), tiny_bundle_path.parent])
+    monkeypatch.setattr(locate, "shared_folders", lambda name: [Path("/nowhere"), tiny_bundle_path.parent])
     assert find_bundle(name) == tiny_bundle_path
 
 
 def test_unknown_bundle_is_refused_with_the_places_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locate, "_model_folders", lambda: [tmp_path])
+    monkeypatch.setattr(locate, "shared_folders", lambda name: [tmp_path])
     with pytest.raises(BundleError, match=rf"none: no such bundle; looked for none, {tmp_path}/none\.anydepth"):
         find_bundle("none")
 
@@ -75,7 +75,7 @@ def test_folder_that_happens_to_have_the_name_does_not_hide_the_bundle(
 ) -> None:
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(locate, "_model_folders", lambda: [tiny_bundle_path.parent])
+    monkeypatch.setattr(locate, "shared_folders", lambda name: [tiny_bundle_path.parent])
     assert find_bundle("tiny") == tiny_bundle_path
 
 

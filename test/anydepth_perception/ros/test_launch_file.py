@@ -13,6 +13,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
+
+from anydepth_perception.serving.settings import DEFAULTS, Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -41,6 +44,10 @@ class Node(Recorded):
     pass
 
 
+class IncludeLaunchDescription(Recorded):
+    pass
+
+
 class LaunchDescription:
     def __init__(self, entities):
         self.entities = entities
@@ -60,6 +67,13 @@ class ParameterValue:
         self.value = value
 
 
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_launch", ROOT / "launch" / f"{name}.launch.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def launch_file(monkeypatch):
     """The module of the launch file, with share/ being the source tree."""
@@ -67,9 +81,11 @@ def launch_file(monkeypatch):
         "launch": {"LaunchDescription": LaunchDescription, "LaunchContext": dict},
         "launch.actions": {
             "DeclareLaunchArgument": DeclareLaunchArgument,
+            "IncludeLaunchDescription": IncludeLaunchDescription,
             "OpaqueFunction": OpaqueFunction,
             "Shutdown": Shutdown,
         },
+        "launch.launch_description_sources": {"PythonLaunchDescriptionSource": lambda path: path},
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
         "launch_ros.actions": {"Node": Node},
@@ -83,10 +99,7 @@ def launch_file(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    spec = importlib.util.spec_from_file_location("detector_launch", ROOT / "launch" / "detector.launch.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("detector")
 
 
 def launched(launch_file, **given: str) -> SimpleNamespace:
@@ -228,3 +241,20 @@ def test_image_profile_is_set_for_both_names_of_the_variable_and_for_our_nodes_a
 def test_profile_that_the_user_chose_stays(launch_file, monkeypatch):
     monkeypatch.setitem(os.environ, VARIABLES[0], "/chosen.xml")
     assert launched(launch_file).nodes["detector"]["additional_env"] == {}
+
+
+@pytest.mark.parametrize("name", ["demo", "multi_camera"])
+def test_launch_files_beside_it_include_it_with_arguments_that_it_has(launch_file, name):
+    entities = load(name).generate_launch_description().entities
+    (include,) = [entity for entity in entities if isinstance(entity, IncludeLaunchDescription)]
+    assert Path(include.arguments[0]) == ROOT / "launch" / "detector.launch.py"
+    declared = launched(launch_file).declared
+    assert {argument for argument, _ in include.options["launch_arguments"]} <= set(declared)
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_are_valid_and_differ_from_the_defaults(preset):
+    values = yaml.safe_load(preset.read_text())["/**"]["ros__parameters"]
+    settings = Settings.from_values(values)
+    assert {name: getattr(settings, name) for name in values} == values
+    assert all(values[name] != DEFAULTS[name] for name in values if name != "late_policy")

@@ -59,7 +59,7 @@ def shipped_int8(shipped: Bundle, tmp_path_factory: pytest.TempPathFactory) -> B
     return quantize_tool.quantize_with_references(shipped, path, images, settings, source="test")
 
 
-@pytest.mark.parametrize("name", ("onnxruntime", "openvino"))
+@pytest.mark.parametrize("name", ("onnxruntime", pytest.param("openvino", marks=pytest.mark.needs("openvino"))))
 def test_engines_of_an_int8_bundle_pass_the_check_against_its_own_references(shipped_int8: Bundle, name: str) -> None:
     backend = create_backend(name, threads=1)
     check = SelfCheck(shipped_int8, backend)
