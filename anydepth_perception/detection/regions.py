@@ -24,6 +24,8 @@ _PNG_HEADER_BYTES = 24
 _MOST_MASK_BYTES = 64 << 20
 _MOST_MASK_PIXELS = 33_554_432
 _WHITE = 128
+_MOST_SIDE = 1024
+"""Pixels: boxes are no more exact than a thousandth of an image."""
 
 
 class MaskError(ValueError):
@@ -50,9 +52,13 @@ class Mask:
     """Where detections count: white in a picture that is laid over the whole image, whatever its size."""
 
     def __init__(self, picture: np.ndarray) -> None:
-        """`picture` is uint8 [H, W]; from 128 on a pixel is white."""
+        """`picture` is uint8 [H, W]; from 128 on a pixel is white. A large one is made smaller first."""
+        scale = _MOST_SIDE / max(picture.shape)
+        if scale < 1.0:
+            size = [max(1, round(scale * side)) for side in reversed(picture.shape)]
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         self._height, self._width = picture.shape
-        self._sums = cv2.integral((picture >= _WHITE).astype(np.uint8), sdepth=cv2.CV_64F)
+        self._sums = cv2.integral((picture >= _WHITE).astype(np.uint8), sdepth=cv2.CV_32S)
 
     def white_share(self, boxes: np.ndarray) -> np.ndarray:
         """Share of white, float64 [n], of boxes [n, 4] xyxy in fractions of the image, to whole pixels of the mask."""

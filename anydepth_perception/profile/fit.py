@@ -12,7 +12,7 @@ import numpy as np
 from anydepth_perception.depth.space import DepthConfig, DepthSpace, Step
 from anydepth_perception.depth.step_parts import LEAST_SHARE, parts_of, sum_up, take_apart
 
-MOST_RESIDUAL = 0.03
+MOST_RESIDUAL = 0.05
 """Times that contradict each other by more are not kept: an idle machine's steps add up within some percent."""
 
 _PRIOR_SCATTER = 0.5

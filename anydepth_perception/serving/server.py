@@ -31,8 +31,8 @@ FAILURES_IN_A_ROW = 3
 """Frames that a backend has to fail on before another one takes its place: a single failure may pass."""
 
 
-REFINED_EVERY = 300
-"""Frames after which the profile is corrected by what they told."""
+FIRST_REFINED_AT, REFINED_AT_LEAST_EVERY = 300, 5000
+"""Frames after which the profile is corrected by what they told: the first ones, and from then on twice as many."""
 
 WELL_KNOWN = 0.02
 """Relative standard deviation of full over base from which on served frames settle doubts about the profile."""
@@ -111,7 +111,8 @@ class FrameServer:
         self._applied: Settings | None = None
         self._limits_problem = ""
         self._failures = 0
-        self._refinement = Refinement(model.controller.space, model.controller.step_ms)
+        self._refinement = self._new_refinement()
+        self._refine_at = FIRST_REFINED_AT
         self._selections = Selections(model.bundle.class_names)
         self._thresholds: tuple[Settings, np.ndarray] | None = None
 
@@ -152,7 +153,7 @@ class FrameServer:
             self._reload = None
             return
         self._depth, self._failures, self._applied = DepthChanges(self.model, self._beside), 0, None
-        self._refinement = Refinement(self.model.controller.space, self.model.controller.step_ms)
+        self._refinement, self._refine_at = self._new_refinement(), FIRST_REFINED_AT
         self._times = None
 
     def _serve(self, pending: PendingFrame[CameraMessage], camera: FrameOutputs) -> None:
@@ -200,12 +201,17 @@ class FrameServer:
         )
         camera.report(pending, frame, result, report)
 
+    def _new_refinement(self) -> Refinement:
+        return Refinement(self.model.controller.space, self.model.controller.step_ms)
+
     def _refine(self, result: DetectionResult) -> None:
         """Learns from a served frame, and now and then corrects the profile by all that was learnt."""
         refinement, controller = self._refinement, self.model.controller
         refinement.observe(result.config, result.inference_ms)
-        if refinement.frames % REFINED_EVERY:
+        if refinement.frames < self._refine_at:
             return
+        # The more is known, the less there is to mend; and the controller's tables take up to tenths of a second.
+        self._refine_at += min(refinement.frames, REFINED_AT_LEAST_EVERY)
         step_ms = refinement.refine()
         if step_ms is not None:
             controller.set_steps(step_ms)

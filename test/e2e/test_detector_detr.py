@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ros_processes import RELIABLE, Observer, image_message, stamped
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros_processes import RELIABLE, Observer, image_message, stamped, values_of
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -41,7 +42,7 @@ def active(bundle, module_start, node_arguments):
 
     Without a cache, since writing eight engines of 80 MB takes as long as building them.
     """
-    detector = module_start(
+    module_start(
         *node_arguments(
             model=str(bundle.path),
             cache_dir="none",
@@ -50,7 +51,6 @@ def active(bundle, module_start, node_arguments):
             max_detections=MAX_DETECTIONS,
         )
     )
-    detector.wait_for_log("engines ready")  # meanwhile the node answers no service
     observer = Observer()
     observer.wait_for_state("active")
     yield observer
@@ -67,9 +67,17 @@ def test_the_node_publishes_what_the_exit_of_the_configuration_finds(active, bun
     config = bundle.space.parse(depth)
     detector = Detector(bundle, create_backend("onnxruntime"), configs=[config])
     expected = detector.detect(decode(message).image, config, score_threshold=0.0, max_detections=MAX_DETECTIONS)
-    for count in (1, 2):  # a new depth holds from the frame after the next on at the latest
+    reports = active.collect(DiagnosticStatus, "/detector/frames")
+    active.wait_for_publisher("/detector/frames")
+
+    def is_taken() -> bool:  # one that is not of the ladder is built first
         images.publish(message)
-        active.spin_until(lambda count=count: len(detections) >= count, f"detections of frame {count}")
+        return bool(reports) and values_of(reports[-1])["depth"] == str(config)
+
+    active.spin_until(is_taken, "a frame at the depth")
+    count = len(detections)
+    images.publish(message)
+    active.spin_until(lambda: len(detections) > count, "detections of a frame at the depth")
     published = [detection.bbox for detection in detections[-1].detections]
     found = [(box.center.position.x, box.center.position.y, box.size_x, box.size_y) for box in published]
     boxes = expected.detections.boxes_xyxy

@@ -7,6 +7,8 @@ import signal
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_processes import BEST_EFFORT, RELIABLE, RUNTIME_PYTHON, Observer, image_message, stamped, values_of
 from sensor_msgs.msg import Image
@@ -215,6 +217,18 @@ def test_services_are_answered_and_progress_is_told_while_a_configure_takes_its_
     assert observer.set_parameter("deadline_ms", 40.0).successful and observer.get_parameter("deadline_ms") == 40.0
     refused = observer.set_parameter("threads", 1)
     assert not refused.successful and "threads is read-only while the node is configured" in refused.reason
+    detector.end()
+
+
+def test_transition_that_is_asked_for_during_another_one_waits_for_its_turn(start, node_arguments, observer):
+    detector = start(*node_arguments(autostart=False))
+    assert observer.state() == "unconfigured"
+    client = observer.node.create_client(ChangeState, "/detector/change_state")
+    observer.spin_until(client.service_is_ready, "the service")
+    wanted = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE)
+    answers = [client.call_async(ChangeState.Request(transition=Transition(id=number))) for number in wanted]
+    observer.spin_until(lambda: all(answer.done() for answer in answers), "all answers")
+    assert [answer.result().success for answer in answers] == [True] * 3 and observer.state() == "inactive"
     detector.end()
 
 

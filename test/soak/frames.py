@@ -18,7 +18,7 @@ BYTES_OF_PIXEL = {
 """Encodings that are decoded without cv_bridge, and the bytes of one pixel."""
 
 _NOISE = np.random.default_rng(0).integers(0, 256, 8 << 20, np.uint8)
-_LONG_TEXT = "x" * 200
+_LONG_TEXT = "x" * 100_000
 
 
 def good_image(header: Header, rng: random.Random) -> Image:

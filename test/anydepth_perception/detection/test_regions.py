@@ -96,6 +96,13 @@ def test_share_of_white_is_that_of_the_pixels_under_the_box() -> None:
     np.testing.assert_allclose(shares, expected)
 
 
+def test_huge_mask_counts_as_a_smaller_one() -> None:
+    picture = np.zeros((6000, 3), np.uint8)
+    picture[:3000] = 255
+    shares = Mask(picture).white_share(np.array([[0.0, 0.0, 1.0, 0.5], [0.0, 0.25, 1.0, 0.75], [0.3, 0.6, 0.4, 0.9]]))
+    np.testing.assert_allclose(shares, [1.0, 0.5, 0.0], atol=0.01)
+
+
 def test_mask_in_a_file_is_read_anew_only_when_it_changed(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     cv2.imwrite(str(path), np.full((4, 4), 255, np.uint8))

@@ -16,7 +16,7 @@ from anydepth_perception.detection.detector import DetectionResult, Detections
 from anydepth_perception.detection.images import byte_array
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import Budget, ExpectedFrame, NewestFrames, PendingFrame
-from anydepth_perception.serving.server import FAILURES_IN_A_ROW, REFINED_EVERY, FrameServer
+from anydepth_perception.serving.server import FAILURES_IN_A_ROW, FIRST_REFINED_AT, FrameServer
 from anydepth_perception.serving.settings import Settings
 from anydepth_perception.serving.statistics import FrameStatistics
 
@@ -565,7 +565,7 @@ def test_limits_and_the_miss_target_reach_the_controller_and_contradictory_limit
     assert [record.message for record in caplog.records].count("min_depth and max_depth are not followed: nothing left")
 
 
-def serve_at(bench, ratio, frames=2 * REFINED_EVERY):
+def serve_at(bench, ratio, frames=2 * FIRST_REFINED_AT):
     """Frames at base and full in turns, of which full takes `ratio` times as long as base."""
     controller, detector = bench.controller, bench.detector
     for number in range(frames):
