@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from anydepth_perception.backends.user_cache import user_cache_folder
+from anydepth_perception.backends.user_cache import distrust, user_cache_folder
 
 FORMAT_VERSION = 1
 """Of the files, and of how graphs are composed and converted: a change of either makes old entries useless."""
@@ -89,8 +89,9 @@ class EngineCache:
         """The engine of `key`, or None if it has to be built; an entry that is damaged or not ours is removed."""
         path = self.folder / key.file_name
         try:
+            self._check_folder()
             with _open_to_read(path) as file:
-                engine = _read_entry(file, key)
+                engine = _read_entry(file, key, max(self._max_bytes, DEFAULT_MAX_BYTES))
                 with contextlib.suppress(OSError):  # a folder that is read-only keeps the order it has
                     os.utime(file.fileno())
                 return engine
@@ -107,6 +108,7 @@ class EngineCache:
         """Keeps an engine for later; returns whether it could, and warns once where it could not."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_folder()
             self._remove_unfinished()
             self._write(key, engine)
             self._prune(keep=key.file_name)
@@ -126,6 +128,12 @@ class EngineCache:
     def size_bytes(self) -> int:
         """What all entries take on disk."""
         return sum(status.st_size for _, status in self._entries())
+
+    def _check_folder(self) -> None:
+        """Raises: PermissionError, where somebody else could have put an entry there; OSError, where there is none."""
+        reason = distrust(os.stat(self.folder))
+        if reason:
+            raise PermissionError(f"it {reason}")
 
     def _write(self, key: EngineKey, engine: bytes) -> None:
         """Writes aside and renames, so that a reader sees all of an entry or none."""
@@ -207,12 +215,18 @@ def _header(key: EngineKey, engine: bytes) -> bytes:
     return _MAGIC + json.dumps(document).encode() + b"\n"
 
 
-def _read_entry(file: BinaryIO, key: EngineKey) -> bytes:
-    """The engine in an open entry, all of it checked.
+def _read_entry(file: BinaryIO, key: EngineKey, max_bytes: int) -> bytes:
+    """The engine in an open entry, all of it checked: first whose it is and how large, then what it holds.
 
     Raises:
         _BadEntryError: it is not the engine of `key`, whole and unchanged.
     """
+    status = os.fstat(file.fileno())
+    reason = distrust(status)
+    if reason:
+        raise _BadEntryError(reason)
+    if status.st_size > max_bytes + _MAX_HEADER_BYTES:
+        raise _BadEntryError(f"has {status.st_size} bytes, more than the whole cache may take")
     if file.read(len(_MAGIC)) != _MAGIC:
         raise _BadEntryError("is not an engine of this package")
     line = file.readline(_MAX_HEADER_BYTES)
@@ -223,7 +237,7 @@ def _read_entry(file: BinaryIO, key: EngineKey) -> bytes:
         raise _BadEntryError("its header is damaged") from error
     if found != json.loads(key.to_json()):
         raise _BadEntryError("it was built from something else")
-    size = os.fstat(file.fileno()).st_size - file.tell()
+    size = status.st_size - file.tell()
     if size != length:
         raise _BadEntryError(f"it holds {size} bytes of an engine of {length}")
     engine = file.read()

@@ -8,6 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from anydepth_perception.backends.user_cache import distrust
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -41,9 +43,13 @@ class LibraryCache:
 
     def _read(self, path: Path) -> bytes:
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                reason = distrust(os.fstat(file.fileno())) or distrust(path.parent.stat())
+                data = b"" if reason else file.read()
         except OSError:
             return b""
+        if reason:
+            _LOG.warning("%s: is not used, it or its folder %s", path, reason)
         size = hashlib.sha256().digest_size
         return data[size:] if data[:size] == self._sum(data[size:]) else b""
 

@@ -38,6 +38,18 @@ def user_cache_folder() -> Path:
         return NOWHERE
 
 
+def distrust(status: os.stat_result) -> str:
+    """Why what has this status is not read: somebody else can have changed it. Empty where nobody can.
+
+    An engine is code: whoever can write one runs what he likes in this process. The user himself and root may.
+    """
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"belongs to the user {status.st_uid}, not to {os.geteuid()} or root"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"may be written by others (mode {stat.S_IMODE(status.st_mode):o}); chmod go-w mends that"
+    return ""
+
+
 def _temporary_folder() -> Path:
     """A folder among the temporary files that is this user's alone.
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from anydepth_perception.bundle.compose import concatenate
 from anydepth_perception.bundle.errors import BundleError
+from anydepth_perception.bundle.external_data import external_tensor
 from anydepth_perception.bundle.manifest import Manifest, Segment, TensorSpec
 from anydepth_perception.bundle.manifest_parser import parse_manifest
 from anydepth_perception.bundle.reference import Reference, decode_reference
@@ -21,6 +22,8 @@ from anydepth_perception.depth.space import DepthConfig, DepthSpace
 
 MANIFEST_FILE = "manifest.json"
 _MAX_MANIFEST_BYTES = 16 << 20
+_MAX_FILE_BYTES = (2 << 30) - 1
+"""Of a segment: what a protocol buffer can be at most."""
 
 
 class Bundle:
@@ -52,9 +55,7 @@ class Bundle:
         if not os.path.isdir(folder):
             raise BundleError(f"{folder}: no such folder; a bundle is a folder NAME.anydepth with {MANIFEST_FILE}")
         manifest_path = folder / MANIFEST_FILE
-        data = _read(manifest_path)
-        if len(data) > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{manifest_path}: {len(data)} bytes, a manifest has at most {_MAX_MANIFEST_BYTES}")
+        data = _read(manifest_path, _MAX_MANIFEST_BYTES)
         try:
             document = json.loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
@@ -125,9 +126,16 @@ class Bundle:
         path = self.path / segment.file
         data = self.read_file(segment.file, segment.sha256)
         try:
-            return onnx.load_model_from_string(data)
+            model = onnx.load_model_from_string(data)
         except (DecodeError, ValueError) as error:
             raise BundleError(f"{path}: not a valid ONNX model: {error}") from error
+        external = external_tensor(model)
+        if external is not None:
+            raise BundleError(
+                f"{path}: the tensor {external.name[:100]!r} lies in another file, which a segment's may not: engines "
+                f"would read whatever it names"
+            )
+        return model
 
     def read_file(self, name: str, sha256: str) -> bytes:
         """Reads a file of the bundle and, where this bundle is verified, checks it against `sha256`."""
@@ -201,9 +209,13 @@ def _check_file(path: Path) -> None:
         raise BundleError(f"{path}: missing" if not os.path.lexists(path) else f"{path}: not a file that can be read")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
+    """The contents of a file, whose size is looked at before anything is read. Raises: BundleError."""
     _check_file(path)
     try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise BundleError(f"{path}: {size} bytes, accepted are at most {max_bytes}")
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error

@@ -281,3 +281,59 @@ def test_the_default_folder_is_the_users_cache_folder(monkeypatch: pytest.Monkey
 def test_a_negative_bound_is_refused() -> None:
     with pytest.raises(ValueError, match="max_bytes is -1"):
         EngineCache(max_bytes=-1)
+
+
+def test_an_entry_that_others_may_write_is_removed_and_said_so(
+    cache: EngineCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.put(KEY, ENGINE)
+    entry(cache).chmod(0o666)
+    assert cache.get(KEY) is None
+    assert "may be written by others (mode 666)" in caplog.text
+    assert not entry(cache).exists()
+
+
+def test_an_entry_of_another_user_is_not_used(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.put(KEY, ENGINE)
+    real = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda handle: with_owner(real(handle), os.geteuid() + 1))
+    assert cache.get(KEY) is None
+    assert f"belongs to the user {os.geteuid() + 1}" in caplog.text
+
+
+def with_owner(status: os.stat_result, user: int) -> os.stat_result:
+    return os.stat_result([*status[:4], user, *status[5:10]])
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_a_folder_in_which_others_may_write_is_not_used(
+    cache: EngineCache, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    cache.put(KEY, ENGINE)
+    cache.folder.chmod(mode)
+    fresh = EngineCache(cache.folder)
+    assert fresh.get(KEY) is None
+    assert not fresh.put(other_key(1), ENGINE)
+    assert f"may be written by others (mode {mode:o}); chmod go-w mends that" in fresh.problem
+    assert len(caplog.records) == 1
+    cache.folder.chmod(0o755)
+    assert EngineCache(cache.folder).get(KEY) == ENGINE
+
+
+def test_a_folder_of_another_user_is_not_used(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.put(KEY, ENGINE)
+    real = os.stat
+    monkeypatch.setattr(
+        os, "stat", lambda path, **how: with_owner(real(path, **how), os.geteuid() + 1)
+    )
+    assert cache.get(KEY) is None
+    assert "belongs to the user" in cache.problem
+
+
+def test_a_sparse_entry_of_40_gib_is_removed_unread(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+    cache.put(KEY, ENGINE)
+    os.truncate(entry(cache), 40 << 30)
+    assert cache.get(KEY) is None
+    assert "42949672960 bytes, more than the whole cache may take" in caplog.text
