@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from array import array
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import numpy as np
 from anydepth_perception.bundle import Bundle
 from anydepth_perception.depth.space import Step
 from anydepth_perception.detection.detector import DetectionResult
+
+_LOG = logging.getLogger(__name__)
 
 MAX_FRAMES = 1_000_000
 """More are not recorded: nine hours at 30 Hz, some 40 MB of memory."""
@@ -71,6 +74,17 @@ class RecordedTimes:
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def save_or_tell(self, path: Path) -> None:
+        """As `save`; the log says what became of it. Of no frames no file is made."""
+        if not len(self):
+            return
+        try:
+            self.save(path)
+        except OSError as error:
+            _LOG.error("record_times: %s is not written: %s", path, error.strerror or error)
+        else:
+            _LOG.info("record_times: %s frames in %s", len(self), path)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name."""

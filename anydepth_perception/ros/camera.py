@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -20,7 +21,7 @@ from anydepth_perception.ros import messages, qos
 from anydepth_perception.ros.diagnostics import Health, WarningThrottle, clock_health, worst
 from anydepth_perception.ros.process import one_line
 from anydepth_perception.serving.scheduler import CountedAge, PendingFrame
-from anydepth_perception.serving.settings import Settings
+from anydepth_perception.serving.settings import ParameterError, Settings
 from anydepth_perception.serving.statistics import FrameReport, FrameStatistics
 from anydepth_perception.serving.worker import steady_s
 
@@ -30,6 +31,10 @@ IMAGE_TIMEOUT_S = 3.0
 MAX_FRAME_ID = 256
 """Characters: a frame_id is copied into each detection, so a longer one is refused."""
 
+_RECENT = 40
+"""Frames that are looked at for whether nearly all of them are late."""
+
+_NEARLY_ALL = 0.9
 _HINTED_FRAMES = 30
 """Of 16-bit images that are looked at for bits that none of them uses."""
 
@@ -48,6 +53,16 @@ def output_prefixes(image_topics: Sequence[str]) -> list[str]:
     parents = [topic.rpartition("/")[0] for topic in image_topics]
     distinct = all(parent not in ("", "~") for parent in parents) and len(set(parents)) == len(parents)
     return [f"{parent}/" for parent in (parents if distinct else image_topics)]
+
+
+def check_distinct(node: Node, image_topics: Sequence[str]) -> None:
+    """Refuses names of one and the same topic, as `eye` and `/eye` may be. Raises: ParameterError."""
+    resolved: dict[str, str] = {}
+    for topic in image_topics:
+        name = node.resolve_topic_name(topic)
+        if name in resolved:
+            raise ParameterError(f"image_topics names {name} twice, as {resolved[name]} and as {topic}")
+        resolved[name] = topic
 
 
 def usable_age_s(stamp_ns: int, now_ns: int) -> float | None:
@@ -96,6 +111,7 @@ class Camera:
         self._unmatched_input = self._unmatched_output = False
         self._failure = self._refusal = ""
         self._looked_at = self._brightest = 0
+        self._recent: deque[tuple[float, FrameReport]] = deque(maxlen=_RECENT)
         self._image_qos = qos.image_qos(settings.image_qos)
         self._detections = qos.create_publisher(
             node, Detection2DArray, f"{prefix}detections", qos.DETECTIONS, on_incompatible=self._on_incompatible_output
@@ -130,6 +146,8 @@ class Camera:
         """
         if settings.score_threshold != self._settings.score_threshold:
             self._publish_label_info(settings.score_threshold)
+        if settings.deadline_of_camera_ms(self._index) != self.deadline_ms:
+            self._recent.clear()
         self._settings = settings
 
     def _publish_label_info(self, score_threshold: float) -> None:
@@ -146,6 +164,7 @@ class Camera:
         """Counts a served frame; the report and the annotated image are made only for subscribers."""
         self.statistics.served(report, steady_s())
         self._failure = self._refusal = ""
+        self._recent.append((pending.age_s, report))
         self._look_at_bits(pending.message, frame)
         header = pending.message.header
         if self._frames.get_subscription_count():
@@ -206,7 +225,7 @@ class Camera:
                 return Health(DiagnosticStatus.ERROR, text)
         if silent_s <= IMAGE_TIMEOUT_S:
             clock = clock_health(self.topic, self._counted_age(self._index))
-            healths = [health for health in (self._refusing(), clock) if health is not None]
+            healths = [health for health in (self._refusing(), self._late(), clock) if health is not None]
             return self._failing() or worst([*healths, self._losses()])
         if self._unmatched_input:
             publishers = qos.incompatible_publishers(self._node, self.topic, self._image_qos)
@@ -215,9 +234,11 @@ class Camera:
                 wanted = qos.describe(self._image_qos)
                 text = f"incompatible QoS on {self.topic}: subscribed as {wanted}, offered by {'; '.join(publishers)}"
                 return Health(DiagnosticStatus.ERROR, text)
-        publishers_text = qos.publishers_in_words(self._node, self.topic)
+        compressed = self._settings.image_transport == "compressed"
+        wanted = qos.COMPRESSED_IMAGE if compressed else qos.IMAGE
+        publishers_text = qos.publishers_in_words(self._node, self.topic, wanted)
         text = f"no image on {self.topic} for {silent_s:.0f} s; {publishers_text}"
-        return Health(DiagnosticStatus.WARN, text)
+        return worst([self._losses(), Health(DiagnosticStatus.WARN, text)])
 
     def _failing(self) -> Health | None:
         """An error from a frame that failed until the next one that is served."""
@@ -234,6 +255,20 @@ class Camera:
             return None
         bad = self.statistics.summary(steady_s()).counts.bad
         return Health(DiagnosticStatus.WARN, f"frames of {self.topic} are refused ({bad} so far): {refusal}")
+
+    def _late(self) -> Health | None:
+        """A warning where nearly all of the last frames missed their deadline, with the cause that shows."""
+        recent, deadline_ms = list(self._recent), self.deadline_ms
+        missed = sum(report.missed for _, report in recent)
+        if not deadline_ms or len(recent) < _RECENT or missed < _NEARLY_ALL * len(recent):
+            return None
+        age_ms = sorted(age_s for age_s, _ in recent)[len(recent) // 2] * 1e3
+        if age_ms > deadline_ms:
+            cause = f"they are {age_ms:.0f} ms old on arrival; is the camera's clock behind, or its transport slow?"
+        else:
+            cause = "no depth is fast enough under the load of now"
+        frames = f"{missed} of the last {len(recent)} frames of {self.topic}"
+        return Health(DiagnosticStatus.WARN, f"{frames} missed the deadline of {deadline_ms:g} ms: {cause}")
 
     def _losses(self) -> Health:
         """A warning while images get lost on their way; it goes when none was lost since the last look."""

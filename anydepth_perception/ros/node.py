@@ -24,7 +24,7 @@ from anydepth_perception.profile.events import CapChange, OverCurrent
 from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.profile.recorded_times import RecordedTimes, check_writable
 from anydepth_perception.ros import qos
-from anydepth_perception.ros.camera import Camera, output_prefixes
+from anydepth_perception.ros.camera import Camera, check_distinct, output_prefixes
 from anydepth_perception.ros.declaration import declare, unknown_overrides
 from anydepth_perception.ros.diagnostics import (
     Health,
@@ -212,6 +212,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         assert self._model is not None and self._worker is not None
         settings, model, worker = self._settings, self._model, self._worker
         self._frames = self.create_publisher(DiagnosticStatus, "~/frames", qos.FRAMES)
+        check_distinct(self, settings.image_topics)
         prefixes = output_prefixes(settings.image_topics)
         for index, (topic, prefix) in enumerate(zip(settings.image_topics, prefixes, strict=True)):
             camera = Camera(
@@ -253,15 +254,8 @@ class DetectorNode(LifecycleNode, ProcessNode):
 
     def _save_times(self) -> None:
         times, self._times = self._times, None
-        if not times:
-            return
-        path = Path(self._settings.record_times).expanduser()
-        try:
-            times.save(path)
-        except OSError as error:
-            self.get_logger().error(f"record_times: {path} is not written: {one_line(error)}")
-        else:
-            self.get_logger().info(f"record_times: {len(times)} frames in {path}")
+        if times is not None:
+            times.save_or_tell(Path(self._settings.record_times).expanduser())
 
     def _release_model(self) -> None:
         timeout_s = _END_TIMEOUT_S if self._is_ending else _STOP_TIMEOUT_S

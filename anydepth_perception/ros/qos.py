@@ -54,6 +54,11 @@ FRAMES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=Relia
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 """Name the profile file for Fast DDS: the first up to Jazzy, the second from Kilted on."""
 
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+"""Types of messages, as the graph names them."""
+
+_UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
+_MOST_LOST = 1_000_000
 _INFINITE_NS = 2**63 - 1
 
 Message = TypeVar("Message")
@@ -112,17 +117,40 @@ def _described(info: TopicEndpointInfo, policies: list[str]) -> str:
     return f"{endpoint_name(info)} ({describe(info.qos_profile)}; incompatible in {', '.join(policies)})"
 
 
-def publishers_in_words(node: Node, topic: str) -> str:
-    """Who publishes `topic` (fully qualified) with which QoS, or `no publishers`."""
+def publishers_in_words(node: Node, topic: str, wanted: str) -> str:
+    """Who publishes `topic` (fully qualified), with which QoS, and why nothing comes where that shows.
+
+    Args:
+        node: that looks.
+        topic: of the images.
+        wanted: the type of message that is subscribed to, as sensor_msgs/msg/Image.
+    """
     infos = node.get_publishers_info_by_topic(topic)
     if not infos:
         return "no publishers"
-    return "publishers: " + ", ".join(f"{endpoint_name(info)} ({describe(info.qos_profile)})" for info in infos)
+    return "publishers: " + ", ".join(_publisher_in_words(info, wanted) for info in infos)
+
+
+def _publisher_in_words(info: TopicEndpointInfo, wanted: str) -> str:
+    text = f"{endpoint_name(info)} ({describe(info.qos_profile)}"
+    if info.topic_type != wanted:
+        text += f"; it publishes {info.topic_type}, this node subscribes to {wanted}"
+        if info.topic_type == COMPRESSED_IMAGE:
+            text += ": set image_transport to compressed, and image_topics to the topic's name without /compressed"
+    elif info.node_name == _UNKNOWN_NODE:
+        text += "; one whose name is unknown belongs to another user or container, and its data do not come either: "
+        text += "run both as one user, and share /dev/shm (docker: --ipc=host)"
+    return f"{text})"
 
 
 def endpoint_name(info: TopicEndpointInfo) -> str:
     """Fully qualified name of the node behind a topic endpoint."""
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+
+
+def plausible_losses(change: int) -> int:
+    """How many messages got lost by what the middleware says; of some losses it tells 2^31 - 1, which count as one."""
+    return change if 0 <= change < _MOST_LOST else 1
 
 
 def create_image_subscription(
@@ -143,7 +171,7 @@ def create_image_subscription(
     """
 
     def lost(event: QoSMessageLostInfo) -> None:
-        on_lost(event.total_count_change)
+        on_lost(plausible_losses(event.total_count_change))
 
     def incompatible(event: QoSRequestedIncompatibleQoSInfo) -> None:
         on_incompatible(qos_policy_name_from_kind(event.last_policy_kind))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rclpy.duration import Duration
@@ -57,3 +58,17 @@ def test_image_profile_is_set_unless_the_user_chose_one(monkeypatch):
 def test_image_profile_is_found_without_an_ament_index(monkeypatch):
     monkeypatch.setitem(sys.modules, "ament_index_python.packages", None)  # an import of it fails
     assert qos.image_profile_path() == Path(__file__).resolve().parents[3] / "config" / "fastdds_images.xml"
+
+
+@pytest.mark.parametrize(("told", "counted"), [(0, 0), (3, 3), (2**31 - 1, 1), (-5, 1)])
+def test_numbers_of_the_middleware_that_cannot_be_count_as_one_loss(told, counted):
+    assert qos.plausible_losses(told) == counted
+
+
+def test_a_publisher_without_a_name_is_told_as_one_whose_data_do_not_come():
+    info = SimpleNamespace(
+        node_name="_NODE_NAME_UNKNOWN_", node_namespace="/", qos_profile=qos.image_qos("reliable"), topic_type=qos.IMAGE
+    )
+    node = SimpleNamespace(get_publishers_info_by_topic=lambda topic: [info])
+    words = qos.publishers_in_words(node, "/image_raw", qos.IMAGE)
+    assert "belongs to another user or container" in words and "--ipc=host" in words
