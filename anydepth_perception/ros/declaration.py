@@ -5,6 +5,7 @@ from __future__ import annotations
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from anydepth_perception.serving.parameters import Number, WholeNumber
 from anydepth_perception.serving.settings import DEFAULTS, LISTS_BY_CAMERA, TABLE, ParameterError, Settings, check
@@ -67,6 +68,21 @@ def _without_contradictions(values: dict[str, object], refused: dict[str, str]) 
             refused[name] = str(error)
             consistent[name] = DEFAULTS[name]
     return Settings.from_values(consistent)
+
+
+def keep_types(parameters: list[Parameter]) -> list[Parameter]:
+    """The parameters that are asked for, whole numbers as numbers where the table has a number.
+
+    So `ros2 param set NODE score_threshold 1` does not make a whole number of the parameter for good.
+    """
+    def kept(parameter: Parameter) -> Parameter:
+        info = TABLE.get(parameter.name)
+        is_number = info is not None and isinstance(info.kind, Number)
+        if is_number and parameter.type_ == Parameter.Type.INTEGER:
+            return Parameter(parameter.name, value=float(parameter.value))
+        return parameter
+
+    return [kept(parameter) for parameter in parameters]
 
 
 def unknown_overrides(node: Node) -> list[str]:

@@ -25,7 +25,7 @@ from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.profile.recorded_times import RecordedTimes, check_writable
 from anydepth_perception.ros import qos
 from anydepth_perception.ros.camera import Camera, check_distinct, output_prefixes
-from anydepth_perception.ros.declaration import declare, unknown_overrides
+from anydepth_perception.ros.declaration import declare, keep_types, unknown_overrides
 from anydepth_perception.ros.diagnostics import (
     Health,
     deadline_health,
@@ -79,6 +79,8 @@ class DetectorNode(LifecycleNode, ProcessNode):
         logging.getLogger("anydepth_perception").addHandler(self._log_handler)
         self._settings, self._refused = declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
+        if hasattr(self, "add_pre_set_parameters_callback"):  # from Iron on
+            self.add_pre_set_parameters_callback(keep_types)
         for name in unknown_overrides(self):
             self.get_logger().warning(f"unknown parameter {name!r} is ignored; known are {', '.join(TABLE)}")
         take_turns(self, self._turn, lambda: self._state)

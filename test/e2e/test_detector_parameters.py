@@ -101,6 +101,14 @@ def test_bad_value_is_refused_with_the_accepted_ones_and_changes_nothing(active,
     assert active.get_parameter(name) == before
 
 
+def test_a_whole_number_does_not_change_the_type_of_a_number(active):
+    before = active.get_parameter("score_threshold")
+    assert active.set_parameter("score_threshold", 1).successful
+    value = active.get_parameter("score_threshold")
+    assert isinstance(value, float) and value == 1.0
+    assert active.set_parameter("score_threshold", before).successful
+
+
 def test_parameter_cannot_be_removed(active):
     result = active.set_raw_parameter(Parameter(name="deadline_ms", value=ParameterValue()))
     assert not result.successful and "a number in [0, 60000]; got no value" in result.reason
