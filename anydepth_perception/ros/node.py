@@ -36,6 +36,7 @@ from anydepth_perception.ros.diagnostics import (
     worst,
 )
 from anydepth_perception.ros.process import ProcessNode, RosLogHandler, StopRequest, one_line
+from anydepth_perception.ros.shared_memory import shared_memory_problem
 from anydepth_perception.ros.system import SystemWatch, system_values
 from anydepth_perception.ros.transitions import TransitionExecutor, run_in_thread, take_turns
 from anydepth_perception.serving.model import Model, load_model, load_next_model
@@ -75,6 +76,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
         self._cameras: list[Camera] = []
         self._frames: Publisher | None = None
         self._system = SystemWatch()
+        self._memory_problem = shared_memory_problem()
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("anydepth_perception").addHandler(self._log_handler)
         self._settings, self._refused = declare(self)
@@ -334,6 +336,8 @@ class DetectorNode(LifecycleNode, ProcessNode):
             return Health(DiagnosticStatus.ERROR, self._problem)
         server = self._server
         faults = list(server.faults if server is not None else model.faults if model is not None else [])
+        if self._memory_problem:
+            faults.append(self._memory_problem)
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
             faults.append("use_sim_time is set, but no /clock is received: start what publishes it, or unset it")
         if faults:

@@ -22,6 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from anydepth_perception.ros.qos import use_image_profile
+from anydepth_perception.ros.shared_memory import remove_leftovers
 
 FORCED_END_S = 1.5
 """Seconds from the signal after which a process that still has not ended is ended by force."""
@@ -111,6 +112,7 @@ def run_node(
         before_spin: called with the node before its callbacks are served.
     """
     use_image_profile()
+    remove_leftovers()
     with StopRequest() as stop:
         try:
             rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
