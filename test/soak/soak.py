@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "test" / "e2e"), str(Path(__file__).parent)]
 
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from frames import good_compressed, good_image, hostile_compressed, hostile_image, odd_header  # noqa: E402
 from measures import Findings, Footprint  # noqa: E402
@@ -57,15 +59,18 @@ BAD: dict[str, list[Any]] = {
 class Soak:
     """One node, an observer that drives it, and what was found."""
 
-    def __init__(self, detector: Process, pid: int, seed: int) -> None:
+    def __init__(self, detector: Process, folder: Path, seed: int) -> None:
         self.rng = random.Random(seed)
         self.detector = detector
-        self.pid = pid
         self.findings = Findings()
         self.observer = Observer()
         self.compressed = False
         self.sent = dict.fromkeys(TOPICS, 0)
         self.publishers: dict[str, Any] = {}
+        picture = np.zeros((48, 64), np.uint8)
+        picture[:, 20:] = 255
+        cv2.imwrite(str(folder / "mask.png"), picture)
+        self.good = {**GOOD, "mask": [[""], [str(folder / "mask.png")], ["none", str(folder / "mask.png")]]}
 
     def cycle(self, seconds: float) -> None:
         """From unconfigured over a while of activity back to unconfigured, with its counters and its footprint."""
@@ -84,7 +89,7 @@ class Soak:
             self.check_counts()
             self.change("deactivate")
         self.change("cleanup")
-        self.findings.footprints.append(Footprint.of(self.pid))
+        self.findings.footprints.append(Footprint.of(self.detector.pid))
 
     def step(self) -> None:
         """Something at random; mostly a frame."""
@@ -110,8 +115,8 @@ class Soak:
         self.spin(0.02)
 
     def set_good(self) -> None:
-        name = self.rng.choice(list(GOOD))
-        self.timed_set(name, self.rng.choice(GOOD[name]), accepted=True)
+        name = self.rng.choice(list(self.good))
+        self.timed_set(name, self.rng.choice(self.good[name]), accepted=True)
 
     def set_depth(self) -> None:
         letters = "".join(self.rng.choice("FE") for _ in range(8))
@@ -195,7 +200,7 @@ def main() -> None:
             line += ["-p", f"{name}:={value}"]
         detector = Process(line, Path(folder) / "detector.log")
         try:
-            faults, report = run(detector, options.seconds, options.seed)
+            faults, report = run(detector, Path(folder), options.seconds, options.seed)
         finally:
             detector.kill()
             rclpy.try_shutdown()
@@ -203,9 +208,9 @@ def main() -> None:
     sys.exit(1 if faults else 0)
 
 
-def run(detector: Process, seconds: float, seed: int) -> tuple[list[str], dict[str, Any]]:
+def run(detector: Process, folder: Path, seconds: float, seed: int) -> tuple[list[str], dict[str, Any]]:
     """Cycles until the time is over; what was found and done."""
-    soak = Soak(detector, detector.pid, seed)
+    soak = Soak(detector, folder, seed)
     started = time.monotonic()
     try:
         while time.monotonic() - started < seconds:
