@@ -14,6 +14,8 @@ from anydepth_perception.bundle.manifest import TensorSpec
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
 
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+
 
 class HostBuffer:
     """A tensor in host memory, where the engines use it as well."""
@@ -50,3 +52,13 @@ def return_free_memory() -> None:
     """Gives back to the system what glibc keeps of freed memory: after compiling, some times the weights of a graph."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def use_few_arenas() -> None:
+    """Has glibc serve all threads of this process from two arenas, of those that are not in use yet.
+
+    Each new thread else takes an arena of its own, up to eight a core, in which freed engines leave holes: a node
+    that is configured and cleaned up again and again grew by some MiB each time.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)

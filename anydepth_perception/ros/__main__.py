@@ -14,6 +14,9 @@ def main(args: list[str] | None = None) -> None:
         signal.signal(number, lambda *_: os._exit(0))  # until `run_node` takes over, there is nothing to put in order
     # A second bound behind `max_image_pixels`, which OpenCV reads when it is imported.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
+    from anydepth_perception.backends.host_memory import use_few_arenas
+
+    use_few_arenas()
     from anydepth_perception.ros.node import DetectorNode
     from anydepth_perception.ros.process import own_arguments, run_node
 

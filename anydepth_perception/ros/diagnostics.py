@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from anydepth_perception.depth.controller import AUTO
+from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.ros.messages import key_values
 from anydepth_perception.serving.model import Model
 from anydepth_perception.serving.scheduler import CountedAge
@@ -135,3 +137,10 @@ def diagnostic_array(stamp: Time, statuses: list[DiagnosticStatus]) -> Diagnosti
     message = DiagnosticArray(status=statuses)
     message.header.stamp = stamp
     return message
+
+
+def free_depth_ms(settings: Settings, model: Model | None, summary: FrameSummary) -> float | None:
+    """Profiled inference time at the depth of the newest frame; None where depth is fixed or nothing is served."""
+    if model is None or summary.depth is None or settings.depth != AUTO:
+        return None
+    return model.controller.latency_ms(DepthConfig.parse(summary.depth))

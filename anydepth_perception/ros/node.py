@@ -18,8 +18,6 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 
 from anydepth_perception.backends.host_memory import return_free_memory
-from anydepth_perception.depth.controller import AUTO
-from anydepth_perception.depth.space import DepthConfig
 from anydepth_perception.profile.events import CapChange, OverCurrent
 from anydepth_perception.profile.load import process_memory_bytes
 from anydepth_perception.profile.recorded_times import RecordedTimes, check_writable
@@ -32,6 +30,7 @@ from anydepth_perception.ros.diagnostics import (
     detector_values,
     diagnostic_array,
     frame_values,
+    free_depth_ms,
     status,
     worst,
 )
@@ -41,8 +40,8 @@ from anydepth_perception.ros.system import SystemWatch, system_values
 from anydepth_perception.ros.transitions import TransitionExecutor, run_in_thread, take_turns
 from anydepth_perception.serving.model import Model, load_model, load_next_model
 from anydepth_perception.serving.server import FrameServer
-from anydepth_perception.serving.settings import TABLE, ParameterError, Settings
-from anydepth_perception.serving.statistics import FrameSummary, summarise
+from anydepth_perception.serving.settings import TABLE, ParameterError
+from anydepth_perception.serving.statistics import summarise
 from anydepth_perception.serving.worker import Worker, steady_s
 
 _DIAGNOSTICS_PERIOD_S = 1.0
@@ -315,7 +314,7 @@ class DetectorNode(LifecycleNode, ProcessNode):
             values["progress"] = self._progress
         values |= detector_values(self._settings, model, summary, process_memory_bytes())
         values["depth_building"] = self._server.building if self._server is not None else ""
-        system = self._system.look(_free_depth_ms(self._settings, model, summary))
+        system = self._system.look(free_depth_ms(self._settings, model, summary))
         values |= system_values(system.load)
         for event in system.events:
             if not isinstance(event, OverCurrent):  # a board at its limit has some each second: diagnostics warn of it
@@ -344,13 +343,6 @@ class DetectorNode(LifecycleNode, ProcessNode):
             return Health(DiagnosticStatus.WARN, f"{self._state}, but {'; '.join(faults)}")
         text = f"{self._state}: {self._progress}" if self._state == "configuring" else self._state
         return Health(DiagnosticStatus.OK, text)
-
-
-def _free_depth_ms(settings: Settings, model: Model | None, summary: FrameSummary) -> float | None:
-    """Profiled inference time at the depth of the newest frame; None where depth is fixed or nothing is served."""
-    if model is None or summary.depth is None or settings.depth != AUTO:
-        return None
-    return model.controller.latency_ms(DepthConfig.parse(summary.depth))
 
 
 def _named(error: Exception) -> str:

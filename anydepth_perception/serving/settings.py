@@ -102,25 +102,20 @@ class Settings:
         "Empty: before p4, the top-down and the bottom-up path; with a decoder before p4, fpn_p3 and its layers.",
     )
     cache_dir: str = _parameter(
-        "",
-        Text(),
+        "", Text(),
         "Folder in which built engines are kept; empty takes the user's cache folder ($XDG_CACHE_HOME, else ~/.cache), "
         "none builds them anew at each start.",
     )
     profile: str = _parameter(
-        "",
-        Text(),
-        "Path of a latency profile; empty takes the one that was saved here, else measures at configure.",
+        "", Text(), "Path of a latency profile; empty takes the one that was saved here, else measures at configure."
     )
     record_times: str = _parameter(
-        "",
-        Text(),
+        "", Text(),
         "Path of an .npz file for the times of all frames, written when the node is deactivated or ends, to replay and "
         "to choose a deadline by. Empty: none is kept.",
     )
     depth: str = _parameter(
-        "auto",
-        Depth(),
+        "auto", Depth(),
         "Depth of the detector: auto meets the deadline; full, base or a configuration like FFEE.FFEE fixes it.",
         live=True,
     )
@@ -138,14 +133,12 @@ class Settings:
         live=True,
     )
     min_depth: str = _parameter(
-        "",
-        DepthLimit(),
+        "", DepthLimit(),
         "Least depth that auto may choose: what it runs in full stays full, its exit is the first. Empty: none.",
         live=True,
     )
     max_depth: str = _parameter(
-        "",
-        DepthLimit(),
+        "", DepthLimit(),
         "Most depth that auto may choose, which saves power where full is not needed. Empty: none.",
         live=True,
     )
