@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
 import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -65,6 +66,7 @@ class Counts:
         detections_without_image: detections messages whose stamp no image has.
         repeated_stamps: images with the stamp of an earlier one, left out.
         undecodable_images: left out.
+        undecodable_because: why the first of them cannot be decoded.
         below_threshold: boxes left out.
         outside: boxes of which nothing lies in the image, or without area, left out.
     """
@@ -75,6 +77,7 @@ class Counts:
     detections_without_image: int = 0
     repeated_stamps: int = 0
     undecodable_images: int = 0
+    undecodable_because: str = ""
     below_threshold: int = 0
     outside: int = 0
 
@@ -136,13 +139,16 @@ def export(
             names = tuple(classes) or tuple(sorted({text for one in found.values() for text in one.class_ids}))
             frames = _frames(reader, bag, image_topic, found, every, counts)
             content = _write(frames, found, names, output, threshold, suffix, counts)
-    except (AnyReaderError, ReaderError, ClassError) as error:
+    except ClassError as error:
         raise BagError(f"{bag}: {error}") from error
+    except (AnyReaderError, ReaderError, apsw.Error) as error:
+        raise BagError(f"{bag}: {error}{_mend(bag)}") from error
     if not content["images"]:
         raise BagError(
             f"{bag}: no image of {image_topic} has the stamp of a message of {detections_topic} "
             f"({counts.images_without_detections} other images, {len(found)} detections messages, "
-            f"{counts.undecodable_images} images that cannot be decoded)"
+            f"{counts.undecodable_images} images that cannot be decoded"
+            f"{': ' if counts.undecodable_because else ''}{counts.undecodable_because})"
         )
     (output / "instances.json").write_text(json.dumps(content))
     return counts
@@ -150,9 +156,33 @@ def export(
 
 def _opened(bag: Path) -> AnyReader:
     try:
-        return AnyReader([bag], default_typestore=typestore())
+        return AnyReader(_files(bag), default_typestore=typestore())
     except FileNotFoundError as error:
         raise BagError(f"{bag}: there is no such recording: {error}") from error
+
+
+def _files(bag: Path) -> list[Path]:
+    """The recording's folder, or its files where the folder has no metadata.yaml, as a crashed recorder leaves it."""
+    if not bag.is_dir() or (bag / "metadata.yaml").is_file():
+        return [bag]
+    for suffix in (".mcap", ".db3"):
+        if files := sorted(bag.glob(f"*{suffix}")):
+            print(f"{bag} has no metadata.yaml, as of a crashed recorder: reading its {suffix} files", file=sys.stderr)
+            return files
+    raise BagError(f"{bag}: there is no such recording: it has no metadata.yaml, and no .mcap or .db3 file")
+
+
+def _mend(bag: Path) -> str:
+    """What may help where a recording cannot be read."""
+    recover = {
+        ".mcap": "mcap recover {} -o whole.mcap",
+        ".db3": "sqlite3 {} .recover | sqlite3 whole.db3",
+    }
+    for file in sorted(bag.iterdir()) if bag.is_dir() else [bag]:
+        if file.suffix in recover and file.is_file():
+            command = recover[file.suffix].format(file)
+            return f"; if its recorder did not end well, `{command}` saves what is whole"
+    return ""
 
 
 def _messages(reader: AnyReader, bag: Path, topic: str, types: tuple[str, ...]) -> Iterator[Any]:
@@ -210,8 +240,9 @@ def _frames(
             if (len(seen) - 1) % every == 0:
                 try:
                     image = _bgr(message)
-                except BadImageError:
+                except BadImageError as error:
                     counts.undecodable_images += 1
+                    counts.undecodable_because = counts.undecodable_because or str(error)
                 else:
                     yield stamp, image
     counts.detections_without_image = len(found.keys() - seen)
@@ -308,7 +339,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (BagError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"wrote {options.output}: " + ", ".join(f"{value} {name}" for name, value in asdict(counts).items()))
+    numbers = {name: value for name, value in asdict(counts).items() if isinstance(value, int)}
+    print(f"wrote {options.output}: " + ", ".join(f"{value} {name}" for name, value in numbers.items()))
+    if counts.undecodable_images:
+        print(f"the first image that cannot be decoded: {counts.undecodable_because}")
     return 0
 
 

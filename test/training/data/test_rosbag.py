@@ -218,6 +218,46 @@ def test_a_wrong_topic_is_named(tmp_path: Path, images: str, found: str, reason:
         export(record(tmp_path, [image(1), ONE]), images, found, tmp_path / "out")
 
 
+BOTH = pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+
+
+@BOTH
+def test_a_recording_without_metadata_is_read_from_its_files(tmp_path: Path, plugin: StoragePlugin) -> None:
+    bag = record(tmp_path, [image(1), ONE], plugin)
+    (bag / "metadata.yaml").unlink()
+    content, _ = exported(tmp_path, bag)
+    assert (len(content["images"]), len(content["annotations"])) == (1, 1)
+
+
+def test_a_folder_with_neither_metadata_nor_files_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bag").mkdir()
+    with pytest.raises(BagError, match=r"it has no metadata\.yaml, and no \.mcap or \.db3 file"):
+        exported(tmp_path, tmp_path / "bag")
+
+
+@BOTH
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+def test_a_cut_off_recording_is_refused_with_the_command_that_saves_it(
+    tmp_path: Path, plugin: StoragePlugin, kept: float
+) -> None:
+    file = next(record(tmp_path, [image(1), ONE], plugin).glob("bag.*"))
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content))])
+    command = r"mcap recover .*bag\.mcap" if plugin is StoragePlugin.MCAP else r"sqlite3 .*bag\.db3 \.recover"
+    for given in (file.parent, file):
+        with pytest.raises(BagError, match=command):
+            exported(tmp_path, given)
+
+
+def test_why_an_image_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    bag = record(tmp_path, [compressed(1), compressed(2, b"broken"), ONE, detections(2)])
+    _, counts = exported(tmp_path, bag)
+    assert counts.undecodable_because
+    bag = record(tmp_path / "none", [compressed(2, b"broken"), detections(2)])
+    with pytest.raises(BagError, match=r"1 images that cannot be decoded: .+\)"):
+        exported(tmp_path / "none", bag)
+
+
 @pytest.mark.parametrize("name", ["absent", "wrong.mcap", "wrong.db3", "wrong.txt", "."])
 def test_what_is_no_recording_is_named(tmp_path: Path, name: str) -> None:
     if name.startswith("wrong"):
