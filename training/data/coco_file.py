@@ -206,8 +206,9 @@ def _categories(entries: list[Any], path: Path) -> tuple[list[Hashable], tuple[s
 def _sorted(ids: Iterable[Hashable]) -> list[Hashable]:
     """By number; in the order given where any is text."""
     ids = list(ids)
-    numbers = [number for number in ids if isinstance(number, int)]
-    return sorted(numbers) if len(numbers) == len(ids) else ids
+    if all(isinstance(number, int) for number in ids):
+        ids.sort(key=lambda number: number if isinstance(number, int) else 0)
+    return ids
 
 
 def _images(entries: list[Any], path: Path, folder: Path) -> tuple[list[Hashable], tuple[ImageEntry, ...]]:

@@ -83,7 +83,9 @@ def test_an_outline_without_a_box_gets_the_box_around_it(tmp_path: Path, outline
     assert data.objects(0)[0].tolist() == [[5, 6, 15, 26]]
 
 
-@pytest.mark.parametrize("outline", [[], [[1, 2, 3, 4]], [[1, 2, 3, 4, 5]], {"counts": [3]}, "x", [[1, 2, 3, "4", 5, 6]]])
+@pytest.mark.parametrize(
+    "outline", [[], [[1, 2, 3, 4]], [[1, 2, 3, 4, 5]], {"counts": [3]}, "x", [[1, 2, 3, "4", 5, 6]]]
+)
 def test_neither_box_nor_outline_is_named(tmp_path: Path, outline: Any) -> None:
     def outlined(content: Content) -> None:
         content["annotations"][0].update(bbox=None, segmentation=outline)
