@@ -214,6 +214,8 @@ def next_steps(found: Source, output: Path, recipe: Path | None) -> list[str]:
         *lines,
         "train:",
         f"  python -m training.train {recipe} --output {run}",
+        "see what came out, in report.html:",
+        f"  python -m training.analyse report {run}",
         "make a bundle, with its accuracy at every depth:",
         f"  python -m training.export {run / 'model.safetensors'} {run.name}.anydepth",
         f"  python -m training.accuracy {run.name}.anydepth --coco {output / 'val.json'} --images "
