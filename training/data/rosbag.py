@@ -18,37 +18,18 @@ import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import ReaderError
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from anydepth_perception.detection.images import BadImageError, decode
+from training.data.recording import BagError, mend, opened
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
-
-VISION_MSGS = {
-    "Point2D": "float64 x\nfloat64 y",
-    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta",
-    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y",
-    "ObjectHypothesis": "string class_id\nfloat64 score",
-    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose",
-    "Detection2D": (
-        "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
-        "vision_msgs/BoundingBox2D bbox\nstring id"
-    ),
-    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections",
-}
-"""The fields of vision_msgs 4 (Humble and later), for recordings that don't bring their definitions along."""
 
 JPEG_QUALITY = 95
 
 
 Stamp = tuple[int, int]
 """Seconds and nanoseconds of a header."""
-
-
-class BagError(ValueError):
-    """A recording that cannot be exported; the message names it and what is wrong."""
 
 
 class ClassError(ValueError):
@@ -91,14 +72,6 @@ class Found:
     class_ids: tuple[str, ...]
 
 
-def typestore() -> Typestore:
-    """The message types that a recording without definitions is read with."""
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, fields in VISION_MSGS.items():
-        store.register(get_types_from_msg(fields, f"vision_msgs/msg/{name}"))
-    return store
-
-
 def export(
     bag: Path,
     image_topic: str,
@@ -134,15 +107,16 @@ def export(
         raise BagError(f"{output} is there already; choose a new folder")
     counts = Counts()
     try:
-        with _opened(bag) as reader:
+        with opened(bag) as reader:
             found = dict(_detections(reader, bag, detections_topic))
             names = tuple(classes) or tuple(sorted({text for one in found.values() for text in one.class_ids}))
+            _check_names(names)
             frames = _frames(reader, bag, image_topic, found, every, counts)
             content = _write(frames, found, names, output, threshold, suffix, counts)
     except ClassError as error:
         raise BagError(f"{bag}: {error}") from error
     except (AnyReaderError, ReaderError, apsw.Error) as error:
-        raise BagError(f"{bag}: {error}{_mend(bag)}") from error
+        raise BagError(f"{bag}: {error}{mend(bag)}") from error
     if not content["images"]:
         raise BagError(
             f"{bag}: no image of {image_topic} has the stamp of a message of {detections_topic} "
@@ -154,35 +128,11 @@ def export(
     return counts
 
 
-def _opened(bag: Path) -> AnyReader:
-    try:
-        return AnyReader(_files(bag), default_typestore=typestore())
-    except FileNotFoundError as error:
-        raise BagError(f"{bag}: there is no such recording: {error}") from error
-
-
-def _files(bag: Path) -> list[Path]:
-    """The recording's folder, or its files where the folder has no metadata.yaml, as a crashed recorder leaves it."""
-    if not bag.is_dir() or (bag / "metadata.yaml").is_file():
-        return [bag]
-    for suffix in (".mcap", ".db3"):
-        if files := sorted(bag.glob(f"*{suffix}")):
-            print(f"{bag} has no metadata.yaml, as of a crashed recorder: reading its {suffix} files", file=sys.stderr)
-            return files
-    raise BagError(f"{bag}: there is no such recording: it has no metadata.yaml, and no .mcap or .db3 file")
-
-
-def _mend(bag: Path) -> str:
-    """What may help where a recording cannot be read."""
-    recover = {
-        ".mcap": "mcap recover {} -o whole.mcap",
-        ".db3": "sqlite3 {} .recover | sqlite3 whole.db3",
-    }
-    for file in sorted(bag.iterdir()) if bag.is_dir() else [bag]:
-        if file.suffix in recover and file.is_file():
-            command = recover[file.suffix].format(file)
-            return f"; if its recorder did not end well, `{command}` saves what is whole"
-    return ""
+def _check_names(names: tuple[str, ...]) -> None:
+    for index, name in enumerate(names):
+        if not name.strip() or name in names[:index]:
+            what = "stands there twice" if name.strip() else "is empty"
+            raise ClassError(f"class {index} of {', '.join(map(repr, names))} {what}; give other --classes")
 
 
 def _messages(reader: AnyReader, bag: Path, topic: str, types: tuple[str, ...]) -> Iterator[Any]:
@@ -331,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.images,
             options.detections,
             options.output,
-            classes=tuple(filter(None, options.classes.split(","))),
+            classes=tuple(name.strip() for name in options.classes.split(",")) if options.classes else (),
             threshold=options.threshold,
             every=options.every,
             suffix=f".{options.format}",

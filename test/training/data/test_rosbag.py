@@ -13,7 +13,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from training.data.coco import CocoData
-from training.data.rosbag import BagError, enclosing_box, export, main, typestore
+from training.data.recording import BagError, typestore
+from training.data.rosbag import enclosing_box, export, main
 
 STORE = typestore()
 IMAGES, DETECTIONS = "/camera/image", "/detections"
@@ -247,6 +248,22 @@ def test_a_cut_off_recording_is_refused_with_the_command_that_saves_it(
     for given in (file.parent, file):
         with pytest.raises(BagError, match=command):
             exported(tmp_path, given)
+
+
+@pytest.mark.parametrize(("classes", "what"), [("a,,pallet", "is empty"), ("a,pallet,a", "stands there twice")])
+def test_empty_and_double_classes_are_refused_before_anything_is_written(
+    tmp_path: Path, classes: str, what: str, capsys: pytest.CaptureFixture
+) -> None:
+    bag = record(tmp_path, [image(1), ONE])
+    options = ["--images", IMAGES, "--detections", DETECTIONS, "--output", str(tmp_path / "out"), "--classes", classes]
+    assert main([str(bag), *options]) == 1
+    assert what in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_detection_of_no_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BagError, match="class 0 of '' is empty; give other --classes"):
+        exported(tmp_path, record(tmp_path, [image(1), detections(1, (BOX, [("", 0.5)]))]))
 
 
 def test_why_an_image_cannot_be_decoded_is_told(tmp_path: Path) -> None:
