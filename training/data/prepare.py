@@ -158,7 +158,7 @@ def write(found: Source, output: Path) -> Path | None:
         raise OSError(f"{output / 'contact_sheet.jpg'} cannot be written")
     if not found.class_names:
         return None
-    paths = [picture.path.resolve() for picture in found.pictures]
+    paths = [Path(os.path.abspath(picture.path)) for picture in found.pictures]  # links stay where they lead from
     for picture, path in zip(found.pictures, paths, strict=True):
         picture.path = path
     root = Path(os.path.commonpath([path.parent for path in paths]))
@@ -198,20 +198,19 @@ def report(found: Source, source: Path) -> list[str]:
     return [*lines, f"  note: {turned_text(dict(sorted(turned.items())))}"] if turned else lines
 
 
-def next_steps(found: Source, output: Path, recipe: Path | None) -> list[str]:
+def next_steps(source: Path, output: Path, recipe: Path | None) -> list[str]:
     """What to do now, as commands."""
-    lines = [f"look at {output / 'contact_sheet.jpg'}: are the boxes where they belong?"]
+    sheet = output / "contact_sheet.jpg"
     if recipe is None:
-        folder = Path(os.path.commonpath([picture.path.resolve().parent for picture in found.pictures]))
         return [
-            *lines,
+            f"drew some of them in {sheet}",
             "label them (any tool that writes COCO, YOLO or VOC files), then run this again on the labelled folder;",
             "without labels they serve to make an INT8 bundle:",
-            f"  python -m anydepth_perception.tools.quantize BUNDLE OUTPUT --images {folder}",
+            f"  python -m anydepth_perception.tools.quantize BUNDLE OUTPUT --images {source}",
         ]
     run = Path("runs") / output.resolve().name
     return [
-        *lines,
+        f"look at {sheet}: are the boxes where they belong?",
         "train:",
         f"  python -m training.train {recipe} --output {run}",
         "see what came out, in report.html:",
@@ -247,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SourceError, ImageReadError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    print("\n".join([*report(found, source), *next_steps(found, output, recipe)]))
+    print("\n".join([*report(found, source), *next_steps(source, output, recipe)]))
     return 0
 
 

@@ -311,3 +311,12 @@ def test_what_is_no_source_is_refused_in_one_line(tmp_path: Path, run: Run, make
 def test_classes_of_few_objects_are_told(tmp_path: Path, run: Run) -> None:
     out = run(yolo_folder(tmp_path / "pets"))[1]
     assert re.search(r"dog: \d objects train, \d validate   few", out)
+
+
+def test_pictures_behind_links_are_taken_where_the_links_are(tmp_path: Path, run: Run) -> None:
+    source = yolo_folder(tmp_path / "pets")
+    (source / "images" / "0.png").rename(tmp_path / "elsewhere.png")
+    (source / "images" / "0.png").symlink_to(tmp_path / "elsewhere.png")
+    assert run(source)[0] == 0
+    names = {data.path(index).name for data in both_sides(tmp_path / "out", source / "images") for index in (0, 1)}
+    assert names == {"0.png", "1.png", "2.png", "3.png"}
