@@ -1,4 +1,4 @@
-"""Analyses of trained networks: CKA, receptive fields, errors, exits, AP over GFLOPs, estimates, curves, samples."""
+"""Analyses of trained networks: CKA, receptive fields, errors, exits, depths, estimates, curves, samples, reports."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from training.analysis.reports import (
     analyse_samples,
     bundle_depths,
 )
+from training.analysis.run_page import write_run_page
 from training.evaluation.options import add_image_options, chosen_images
 from training.loop.distributed import join_processes
 from training.loop.options import add_device_option
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
             file = options.metrics / MANIFEST_FILE if options.metrics.is_dir() else options.metrics
             document = json.loads(file.read_text(encoding="utf-8"))
             analyse_estimate(document["accuracy"] if options.metrics.is_dir() else document, options.output)
+        elif options.analysis == "report":
+            write_run_page(options.run, options.output or options.run)
         elif options.analysis == "curves":
             plots.training_curves(_labelled(options.runs, by_folder=True), options.output / "curves.png")
         else:
@@ -51,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         reason = f"{options.metrics} lacks {error}" if isinstance(error, KeyError) else error
         print(f"error: {reason}", file=sys.stderr)
         return 1
-    print(f"wrote {options.analysis} to {options.output}")
+    print(f"wrote {options.analysis} to {options.output or options.run}")
     return 0
 
 
@@ -123,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("runs", nargs="+", metavar="[LABEL=]FOLDER")
     for analysis in analyses.choices.values():
         analysis.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where files are written")
+    page = analyses.add_parser("report", help="an HTML page about a finished run: depths, classes, worst pictures")
+    page.add_argument("run", type=Path, metavar="FOLDER", help="of training.train")
+    page.add_argument("--output", type=Path, metavar="FOLDER", help="where report.html is written (default: the run's)")
     return parser
 
 

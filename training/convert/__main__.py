@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from training.convert.class_names import names_beside, read_class_names
+from training.convert.layouts import OURS, layout_of, unwrapped
 from training.convert.loading import Checkpoint, CheckpointError, load_checkpoint
 from training.data.coco_names import COCO_NAMES
 from training.families import FAMILIES, family_of, model_names
@@ -23,36 +25,20 @@ from training.recipes.weights import load_weights, save_weights
 IMAGE_SIZE = (640, 640)
 """Height and width that the published checkpoints were trained at."""
 
-OURS = "this project"
-OUR_MARK = "stages.p2."
-"""The beginning of a key that our weights files have and no published checkpoint has."""
+NAMED = 8
+"""Class names that are printed."""
 
 FIELDS = """
 fields of the JSON object:
   source, output  as given; model as given
   layout          whose checkpoint the keys say it is
   wrapping        where in the file its tensors are, as ema.module; empty for a plain state dict
+  prefix          what every key of the network began with, as module._orig_mod.; empty for none
+  class_names     of the network written
   matched         [source key, written key] of every tensor taken; a source key may fill several
   missing         keys of the network written that the source lacks: they keep their initial value
   unexpected      keys of the source without a place in the network written
 """
-
-
-def layout_of(checkpoint: Checkpoint) -> str:
-    """Whose checkpoint it is, by its keys.
-
-    Raises:
-        CheckpointError: nobody's that is known here.
-    """
-    marks = {OUR_MARK: OURS}
-    marks |= {mark: layout.name for family in FAMILIES for layout in family.layouts for mark in layout.marks}
-    for mark, layout in marks.items():
-        if any(key.startswith(mark) for key in checkpoint.tensors):
-            return layout
-    raise CheckpointError(
-        f"{checkpoint.file} is of no layout known here ({', '.join(sorted(set(marks.values())))}); "
-        f"its first of {len(checkpoint.tensors)} keys are {list(checkpoint.tensors)[:3]}"
-    )
 
 
 def convert(checkpoint: Checkpoint, model: AnyDepthDetector) -> Conversion:
@@ -74,36 +60,27 @@ def convert(checkpoint: Checkpoint, model: AnyDepthDetector) -> Conversion:
     )
 
 
-def read_class_names(text: str) -> tuple[str, ...]:
-    """Class names in the order of their ids: `coco`, a file with one on each line, or names with commas between.
-
-    Raises:
-        ValueError: an empty name, or one given twice.
-    """
-    if text == "coco":
-        return COCO_NAMES
-    path = Path(text)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
-    names = tuple(line.strip() for line in lines)
-    for index, name in enumerate(names):
-        if not name:
-            raise ValueError(f"class names {text!r}: name {index + 1} of {len(names)} is empty")
-        if name in names[:index]:
-            raise ValueError(f"class names {text!r}: {name!r} stands there twice")
-    return names
-
-
-def to_ours(source: Path, output: Path, recipe: Recipe, class_names: Sequence[str]) -> dict[str, Any]:
+def to_ours(source: Path, output: Path, recipe: Recipe, given_names: Sequence[str] | None = None) -> dict[str, Any]:
     """Converts a published checkpoint into a weights file for the network of `recipe`; returns the report.
+
+    Class names that are not given are those of the `config.json` beside it, or else COCO's.
 
     Raises:
         ValueError, OSError: what cannot be read, converted or written.
     """
-    checkpoint = load_checkpoint(source)
+    checkpoint = unwrapped(load_checkpoint(source))
     layout = layout_of(checkpoint)
+    found = names_beside(source) if given_names is None else None
+    class_names = given_names or found or COCO_NAMES
     torch.manual_seed(recipe.seed)
     model = recipe.build_model(len(class_names))
-    conversion = convert(checkpoint, model)
+    try:
+        conversion = convert(checkpoint, model)
+    except ValueError as error:
+        if given_names is None and "classes" in str(error):
+            origin = "COCO's" if found is None else "those of its config.json"
+            raise CheckpointError(f"{error}; its class names were taken for {origin}: give --class-names") from error
+        raise
     model.load_state_dict(conversion.state)
     provenance = {
         "recipe": f"{recipe.model}, converted from a checkpoint of {layout}",
@@ -112,7 +89,7 @@ def to_ours(source: Path, output: Path, recipe: Recipe, class_names: Sequence[st
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     save_weights(model, output, recipe, class_names, 0, provenance)
-    return _report(conversion, layout, checkpoint.wrapping)
+    return _report(conversion, layout, checkpoint, class_names)
 
 
 def to_huggingface(source: Path, output: Path, model_name: str) -> dict[str, Any]:
@@ -124,7 +101,7 @@ def to_huggingface(source: Path, output: Path, model_name: str) -> dict[str, Any
     Raises:
         ValueError, OSError: what cannot be read, converted or written.
     """
-    checkpoint = load_checkpoint(source)
+    checkpoint = unwrapped(load_checkpoint(source))
     layout = layout_of(checkpoint)
     if layout != OURS:
         raise CheckpointError(f"{source} is a checkpoint of {layout}; --to huggingface takes weights of {OURS}")
@@ -144,13 +121,17 @@ def to_huggingface(source: Path, output: Path, model_name: str) -> dict[str, Any
         (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(conversion.state, file, {"format": "pt"})
     file.chmod(0o644)  # safetensors leaves the mode of a temporary file
-    return _report(conversion, layout, checkpoint.wrapping)
+    return _report(conversion, layout, checkpoint, weights.class_names)
 
 
-def _report(conversion: Conversion, layout: str, wrapping: str) -> dict[str, Any]:
+def _report(
+    conversion: Conversion, layout: str, checkpoint: Checkpoint, class_names: Sequence[str]
+) -> dict[str, Any]:
     return {
         "layout": layout,
-        "wrapping": wrapping,
+        "wrapping": checkpoint.wrapping,
+        "prefix": checkpoint.prefix,
+        "class_names": list(class_names),
         "matched": conversion.matched,
         "missing": conversion.missing,
         "unexpected": conversion.unexpected,
@@ -159,7 +140,10 @@ def _report(conversion: Conversion, layout: str, wrapping: str) -> dict[str, Any
 
 def _print_report(report: dict[str, Any], *, verbose: bool) -> None:
     place = f", in {report['wrapping']}" if report["wrapping"] else ""
-    print(f"{report['source']}: a checkpoint of {report['layout']}{place}")
+    prefix = f", without the prefix {report['prefix']}" if report["prefix"] else ""
+    print(f"{report['source']}: a checkpoint of {report['layout']}{place}{prefix}")
+    names = report["class_names"]
+    print(f"{len(names)} classes: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}")
     print(f"matched {len(report['matched'])} tensors of {report['model']}")
     if verbose:
         for source, written in report["matched"]:
@@ -183,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--class-names",
         metavar="NAMES",
-        help="coco, a file with a name on each line, or a,b,c (default: coco; to huggingface those of the source)",
+        help="coco, a file with a name on each line, or a,b,c (default: id2label of config.json beside the source,\n"
+        "or coco; to huggingface those of the source)",
     )
     parser.add_argument(
         "--fine",
@@ -208,15 +193,16 @@ def main(arguments: list[str] | None = None) -> int:
                 image_size=IMAGE_SIZE,
                 resize=family_of(options.model).outputs.resize,
             )
-            report = to_ours(options.source, options.output, recipe, read_class_names(options.class_names or "coco"))
+            given = None if options.class_names is None else read_class_names(options.class_names)
+            report = to_ours(options.source, options.output, recipe, given)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    given = {"source": str(options.source), "output": str(options.output), "model": options.model}
+    report = {"source": str(options.source), "output": str(options.output), "model": options.model, **report}
     if options.json:
-        print(json.dumps({**given, **report}))
+        print(json.dumps(report))
     else:
-        _print_report({**given, **report}, verbose=options.verbose)
+        _print_report(report, verbose=options.verbose)
     return 0
 
 

@@ -19,11 +19,14 @@ from torch import Tensor
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """What is read of a folder, as transformers saves one; the first that is there."""
 
-WRAPPINGS = ("ema", "module", "model", "state_dict")
+WRAPPINGS = (
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict"),
+    *("module", "model", "state_dict", "model_state_dict", "model_state"),
+)
 """Where training runs keep a state dict within a checkpoint; the moving average is preferred, as it is evaluated."""
 
-MODULE_PREFIX = "module."
-"""What data-parallel training puts before every key."""
+MAX_HEADER = 100 * 2**20
+"""Bytes of a safetensors header at most."""
 
 EXPORT_LINE = "torch.save(network.state_dict(), 'state.pth')"
 
@@ -38,13 +41,15 @@ class Checkpoint:
 
     Attributes:
         file: the file that they were read from.
-        tensors: by key, without the `module.` of data-parallel training.
+        tensors: by key.
         wrapping: where in the file they are, as `ema.module`; empty for a plain state dict.
+        prefix: what was taken off the network's keys, as `module.`; empty for nothing.
     """
 
     file: Path
     tensors: dict[str, Tensor]
     wrapping: str
+    prefix: str = ""
 
     def sha256(self) -> str:
         """Of the file, in hexadecimal."""
@@ -58,21 +63,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: no such file, a damaged one, one that holds code, or one without tensors.
     """
     file = _file_of(path)
-    content: Any = _load_safetensors(file) if file.suffix == ".safetensors" else _load_pickle(file)
-    wrapping = []
-    while inner := next((name for name in WRAPPINGS if isinstance(_get(content, name), Mapping)), None):
-        content = content[inner]
-        wrapping.append(inner)
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+    content: Any = _load_safetensors(file) if _is_safetensors(file) else _load_pickle(file)
+    found = _state_dict(content)
+    if found is None:
         raise CheckpointError(f"{file} holds no tensors: neither a state dict nor one under {', '.join(WRAPPINGS)}")
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if all(key.startswith(MODULE_PREFIX) for key in tensors):
-        tensors = {key.removeprefix(MODULE_PREFIX): value for key, value in tensors.items()}
+    wrapping, tensors = found
     return Checkpoint(file, tensors, ".".join(wrapping))
 
 
-def _get(content: Any, name: str) -> Any:
-    return content.get(name) if isinstance(content, Mapping) else None
+def _state_dict(content: Any) -> tuple[tuple[str, ...], dict[str, Tensor]] | None:
+    """The first mapping of tensors under the names of `WRAPPINGS`, or else the content itself; None = there is none."""
+    if not isinstance(content, Mapping):
+        return None
+    for name in WRAPPINGS:
+        if isinstance(content.get(name), Mapping) and (inner := _state_dict(content[name])) is not None:
+            return (name, *inner[0]), inner[1]
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    return ((), tensors) if tensors else None
+
+
+def _is_safetensors(file: Path) -> bool:
+    """By the file's beginning: the hub's cache keeps files without a suffix. A cut-off one is told by its suffix."""
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return file.suffix == ".safetensors" or (start[8:] == b"{" and length <= MAX_HEADER)
 
 
 def _file_of(path: Path) -> Path:

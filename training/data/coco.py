@@ -5,27 +5,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
 from training.data.annotated import Annotated
+from training.data.coco_file import CocoError, CocoFile, ImageEntry, read_coco
+from training.data.pictures import ImageReadError, exif_orientation, read_image
 
 NAMED = 3
 """Of many files with the same fault, how many are named."""
-
-
-class CocoError(ValueError):
-    """An annotation file that cannot be used; the message names the file and the entry."""
-
-
-class ImageReadError(ValueError):
-    """An image that cannot be read, or not as annotated; the message begins with its path."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,8 @@ class CocoSummary:
         zero_area_boxes: without width or height (left out).
         objects_per_class: by class name.
         first_missing: file names of the first images that are missing.
+        root_classes: without objects, and the supercategory of other classes: exports add such a root, and it
+            becomes a class like any other.
     """
 
     images: int
@@ -55,6 +49,7 @@ class CocoSummary:
     zero_area_boxes: int
     objects_per_class: dict[str, int]
     first_missing: tuple[str, ...] = ()
+    root_classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = (
@@ -68,7 +63,12 @@ class CocoSummary:
             "boxes without area left out": self.zero_area_boxes,
         }
         text += "".join(f"; {count} {what}" for what, count in changed.items() if count)
-        return text + (f" (the first: {', '.join(self.first_missing)})" if self.first_missing else "")
+        text += f" (the first: {', '.join(self.first_missing)})" if self.first_missing else ""
+        unused = [name for name, count in self.objects_per_class.items() if not count]
+        text += f"; classes without any object: {', '.join(unused)}" if unused else ""
+        for name in self.root_classes:
+            text += f"; {name} is only the root of others: training.data.prepare leaves it out"
+        return text
 
 
 class CocoData:
@@ -87,15 +87,19 @@ class CocoData:
         Raises:
             CocoError: not such a file, an entry that contradicts another or lacks something, or no image at all.
         """
-        self._file, self._folder = Path(annotations), Path(images)
-        content = _load(self._file)
-        self.category_ids, self.class_names = self._categories(content["categories"])
-        entries, missing = self._present(content["images"])
-        self.image_ids = np.array([entry["id"] for entry in entries], np.int64)
-        self._names = [entry["file_name"] for entry in entries]
-        self._sizes = np.array([[entry["width"], entry["height"]] for entry in entries], np.int32)
-        known = {entry["id"] for entry in content["images"]}
-        self.summary = self._take_annotations(content["annotations"], known, missing)
+        self._folder = Path(images)
+        file = read_coco(Path(annotations), self._folder)
+        if file.unlisted:
+            raise CocoError(file.unlisted)
+        if file.repeated:
+            raise CocoError(f"{file.repeated}; number them anew, as training.data.prepare does")
+        self._file = file.path
+        self.category_ids, self.class_names = file.category_ids, file.class_names
+        entries = self._present(file)
+        self.image_ids = np.array([entry.id for entry in entries], np.int64)
+        self._names = [entry.file_name for entry in entries]
+        self._sizes = np.array([[entry.width, entry.height] for entry in entries], np.int32)
+        self.summary = self._take_annotations(file)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -110,13 +114,8 @@ class CocoData:
         Raises:
             ImageReadError: the file cannot be decoded, or its size is not the annotated one.
         """
-        image = read_image(self.path(index))
         width, height = self._sizes[index].tolist()
-        if image.shape[:2] != (height, width):
-            raise ImageReadError(
-                f"{self.path(index)}: is {image.shape[1]}x{image.shape[0]} pixels, "
-                f"but {self._file} says {width}x{height}"
-            )
+        image = read_as_annotated(self.path(index), width, height, self._file)
         return Annotated(image, *self.objects(index))
 
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -126,62 +125,23 @@ class CocoData:
         boxes, labels = self._boxes[chosen], self._labels[chosen]
         return boxes[~crowd], labels[~crowd].astype(np.int64), np.unique(boxes[crowd], axis=0)
 
-    def _categories(self, entries: list[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
-        if not entries:
-            raise CocoError(f"{self._file}: has no categories")
-        names: dict[int, str] = {}
-        for position, entry in enumerate(entries):
-            where = f"{self._file}: category {_label(entry, position)}"
-            number, name = (_field(entry, key, kind, where) for key, kind in (("id", int), ("name", str)))
-            if number in names:
-                raise CocoError(f"{where}: its id is also that of {names[number]!r}")
-            names[number] = name
-        return np.array(sorted(names), np.int64), tuple(names[number] for number in sorted(names))
-
-    def _present(self, entries: list[Any]) -> tuple[list[Any], list[str]]:
-        """The images whose file is there, in the file's order, and the names of the others."""
-        if not entries:
-            raise CocoError(f"{self._file}: has no images")
-        seen: set[int] = set()
-        present, missing = [], []
-        for position, entry in enumerate(entries):
-            where = f"{self._file}: image {_label(entry, position)}"
-            number = _field(entry, "id", int, where)
-            if number in seen:
-                raise CocoError(f"{where}: two images have this id")
-            seen.add(number)
-            name = _field(entry, "file_name", str, where)
-            for side in ("width", "height"):
-                if _field(entry, side, int, where) < 1:
-                    raise CocoError(f"{where}: its {side} is {entry[side]}; it must be at least 1")
-            if (self._folder / name).is_file():
-                present.append(entry)
-            else:
-                missing.append(name)
+    def _present(self, file: CocoFile) -> list[ImageEntry]:
+        """The images whose file is there, in the file's order."""
+        present = [entry for entry in file.images if entry.present]
         if not present:
-            raise CocoError(f"{self._file}: none of its {len(entries)} images is in {self._folder}: {missing[0]}, say")
-        return present, missing
+            raise CocoError(
+                f"{file.path}: none of its {len(file.images)} images is in {self._folder}: "
+                f"{file.images[0].file_name}, say"
+            )
+        return present
 
-    def _take_annotations(self, entries: list[Any], known: set[int], missing: list[str]) -> CocoSummary:
+    def _take_annotations(self, file: CocoFile) -> CocoSummary:
         """Keeps what lies in the images, sorted by image, and counts the rest."""
-        place_of_image = {number: place for place, number in enumerate(self.image_ids.tolist())}
-        class_of = {number: index for index, number in enumerate(self.category_ids.tolist())}
-        places, labels, crowd, boxes = [], [], [], []
-        for position, entry in enumerate(entries):
-            where = f"{self._file}: annotation {_label(entry, position)}"
-            image, category = (_field(entry, key, int, where) for key in ("image_id", "category_id"))
-            if image not in known:
-                raise CocoError(f"{where}: there is no image {image}")
-            if category not in class_of:
-                raise CocoError(f"{where}: there is no category {category}; there are {', '.join(map(str, class_of))}")
-            box = _box(entry, where)
-            if image in place_of_image:
-                places.append(place_of_image[image])
-                labels.append(class_of[category])
-                crowd.append(bool(entry.get("iscrowd", 0)))
-                boxes.append(box)
-        place = np.array(places, np.int64)
-        corners = np.array(boxes, np.float64).reshape(-1, 4)
+        there = np.array([entry.present for entry in file.images], bool)
+        taken = there[file.places]
+        place = (np.cumsum(there) - 1)[file.places[taken]]
+        labels, crowd = file.labels[taken].astype(np.int32), file.crowd[taken]
+        corners = file.boxes[taken]
         area = (corners[:, 2:] > 0).all(1)
         corners[:, 2:] += corners[:, :2]
         clipped = np.clip(corners, 0, np.tile(self._sizes[place], 2))
@@ -189,38 +149,62 @@ class CocoData:
         kept = np.flatnonzero(area & inside)
         kept = kept[np.argsort(place[kept], kind="stable")]
         self._boxes = clipped[kept].astype(np.float32)
-        self._labels = np.array(labels, np.int32)[kept]
-        self._crowd = np.array(crowd, bool)[kept]
+        self._labels = labels[kept]
+        self._crowd = crowd[kept]
         self._starts = np.searchsorted(place[kept], np.arange(len(self) + 1))
         objects = np.bincount(self._labels[~self._crowd], minlength=len(self.class_names)).tolist()
         return CocoSummary(
             images=len(self),
             empty_images=len(self) - len(np.unique(place[kept][~self._crowd])),
-            missing_images=len(missing),
+            missing_images=int((~there).sum()),
             objects=sum(objects),
             crowd_regions=int(self._crowd.sum()),
             clipped_boxes=int((area & inside & (clipped != corners).any(1)).sum()),
             outside_boxes=int((area & ~inside).sum()),
             zero_area_boxes=int((~area).sum()),
             objects_per_class=dict(zip(self.class_names, objects, strict=True)),
-            first_missing=tuple(missing[:NAMED]),
+            first_missing=tuple(entry.file_name for entry in file.images if not entry.present)[:NAMED],
+            root_classes=tuple(
+                name
+                for name, count in zip(self.class_names, objects, strict=True)
+                if not count and name in file.parents
+            ),
         )
 
 
-def read_image(path: Path) -> np.ndarray:
-    """A file's pixels as stored, uint8 [H, W, 3] RGB.
+def read_as_annotated(path: Path, width: int, height: int, annotations: Path) -> np.ndarray:
+    """A file's pixels as stored, uint8 [height, width, 3] RGB.
 
     Raises:
-        ImageReadError: the file cannot be read or decoded.
+        ImageReadError: the file cannot be decoded, or its size is not that of the annotations.
     """
-    try:
-        content = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if content.size else None
-    except (OSError, cv2.error) as error:
-        raise ImageReadError(f"{path}: {error}") from error
-    if image is None:
-        raise ImageReadError(f"{path}: no image, or a damaged one ({content.size} bytes)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    image = read_image(path)
+    if image.shape[:2] != (height, width):
+        turned = ""
+        if image.shape[:2] == (width, height) and (orientation := exif_orientation(path)) > 1:
+            turned = (
+                f"; its EXIF orientation is {orientation}, and its boxes seem drawn on the turned image: "
+                "store the pixels turned (exiftran -a, mogrify -auto-orient)"
+            )
+        raise ImageReadError(
+            f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, but {annotations} says {width}x{height}{turned}"
+        )
+    return image
+
+
+def count_turned(data: CocoData) -> dict[int, int]:
+    """How many files have an EXIF orientation other than 1, by orientation; reads every file's header."""
+    found = Counter(exif_orientation(data.path(index)) for index in range(len(data)))
+    return {orientation: found[orientation] for orientation in sorted(found) if orientation > 1}
+
+
+def turned_text(turned: dict[int, int]) -> str:
+    """What `count_turned` found, in words."""
+    kinds = ", ".join(f"{count} with {orientation}" for orientation, count in turned.items())
+    return (
+        f"{sum(turned.values())} images have an EXIF orientation ({kinds}): it is not applied, boxes count in stored "
+        "pixels; if they were drawn on the turned images, store the pixels turned (exiftran -a, mogrify -auto-orient)"
+    )
 
 
 def count_unreadable(data: CocoData) -> list[str]:
@@ -232,54 +216,6 @@ def count_unreadable(data: CocoData) -> list[str]:
         except ImageReadError as error:
             found.append(str(error))
     return found
-
-
-def _load(path: Path) -> dict[str, list[Any]]:
-    def without_outlines(entry: dict[str, Any]) -> dict[str, Any]:
-        # Outlines are most of a file, and would be most of the memory.
-        entry.pop("segmentation", None)
-        return entry
-
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file, object_hook=without_outlines)
-    except OSError as error:
-        raise CocoError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CocoError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CocoError(f"{path}: holds a {type(content).__name__}, not an object with images, annotations, categories")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise CocoError(f"{path}: has no list {key!r}; COCO's format has images, annotations and categories")
-    return content
-
-
-def _label(entry: Any, position: int) -> str:
-    """How an entry is called in a message: by its id, or by its place where it has none."""
-    if isinstance(entry, dict) and "id" in entry:
-        return repr(entry["id"])
-    return f"at position {position}"
-
-
-def _field(entry: Any, key: str, kind: type, where: str) -> Any:
-    if not isinstance(entry, dict):
-        raise CocoError(f"{where}: is {entry!r}, not an object")
-    value = entry.get(key)
-    if type(value) is not kind:
-        raise CocoError(f"{where}: {key} is {value!r}; it must be of type {kind.__name__}")
-    return value
-
-
-def _box(entry: dict[str, Any], where: str) -> list[float]:
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite_number, box)):
-        raise CocoError(f"{where}: bbox is {box!r}; it must be x, y, width, height in pixels")
-    return box
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -295,13 +231,17 @@ def main(arguments: list[str] | None = None) -> int:
     except CocoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    turned = count_turned(data)
     unreadable = count_unreadable(data) if options.decode else []
     if options.json:
-        print(json.dumps(dataclasses.asdict(data.summary) | ({"unreadable": unreadable} if options.decode else {})))
+        counts = dataclasses.asdict(data.summary) | {"exif_orientations": turned}
+        print(json.dumps(counts | ({"unreadable": unreadable} if options.decode else {})))
     else:
         print(data.summary)
         for name, count in data.summary.objects_per_class.items():
             print(f"  {name}: {count}")
+        if turned:
+            print(turned_text(turned))
         for line in unreadable:
             print(f"unreadable: {line}")
     return 1 if unreadable else 0

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from training.data.annotated import Annotated, Sample, SampleError, fit
 from training.data.augment_detr import augment_detr, side_of_batch, to_side
 from training.data.augment_yolo import augment_yolo
-from training.data.coco import CocoData, ImageReadError
+from training.data.coco import CocoData
+from training.data.pictures import ImageReadError
 from training.data.settings import CocoSettings, SampleSettings
 
 

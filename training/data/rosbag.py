@@ -13,41 +13,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
 import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import ReaderError
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from anydepth_perception.detection.images import BadImageError, decode
+from training.data.recording import BagError, mend, opened
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
-
-VISION_MSGS = {
-    "Point2D": "float64 x\nfloat64 y",
-    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta",
-    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y",
-    "ObjectHypothesis": "string class_id\nfloat64 score",
-    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose",
-    "Detection2D": (
-        "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
-        "vision_msgs/BoundingBox2D bbox\nstring id"
-    ),
-    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections",
-}
-"""The fields of vision_msgs 4 (Humble and later), for recordings that don't bring their definitions along."""
 
 JPEG_QUALITY = 95
 
 
 Stamp = tuple[int, int]
 """Seconds and nanoseconds of a header."""
-
-
-class BagError(ValueError):
-    """A recording that cannot be exported; the message names it and what is wrong."""
 
 
 class ClassError(ValueError):
@@ -65,6 +47,7 @@ class Counts:
         detections_without_image: detections messages whose stamp no image has.
         repeated_stamps: images with the stamp of an earlier one, left out.
         undecodable_images: left out.
+        undecodable_because: why the first of them cannot be decoded.
         below_threshold: boxes left out.
         outside: boxes of which nothing lies in the image, or without area, left out.
     """
@@ -75,6 +58,7 @@ class Counts:
     detections_without_image: int = 0
     repeated_stamps: int = 0
     undecodable_images: int = 0
+    undecodable_because: str = ""
     below_threshold: int = 0
     outside: int = 0
 
@@ -86,14 +70,6 @@ class Found:
     boxes: np.ndarray
     scores: np.ndarray
     class_ids: tuple[str, ...]
-
-
-def typestore() -> Typestore:
-    """The message types that a recording without definitions is read with."""
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, fields in VISION_MSGS.items():
-        store.register(get_types_from_msg(fields, f"vision_msgs/msg/{name}"))
-    return store
 
 
 def export(
@@ -131,28 +107,32 @@ def export(
         raise BagError(f"{output} is there already; choose a new folder")
     counts = Counts()
     try:
-        with _opened(bag) as reader:
+        with opened(bag) as reader:
             found = dict(_detections(reader, bag, detections_topic))
             names = tuple(classes) or tuple(sorted({text for one in found.values() for text in one.class_ids}))
+            _check_names(names)
             frames = _frames(reader, bag, image_topic, found, every, counts)
             content = _write(frames, found, names, output, threshold, suffix, counts)
-    except (AnyReaderError, ReaderError, ClassError) as error:
+    except ClassError as error:
         raise BagError(f"{bag}: {error}") from error
+    except (AnyReaderError, ReaderError, apsw.Error) as error:
+        raise BagError(f"{bag}: {error}{mend(bag)}") from error
     if not content["images"]:
         raise BagError(
             f"{bag}: no image of {image_topic} has the stamp of a message of {detections_topic} "
             f"({counts.images_without_detections} other images, {len(found)} detections messages, "
-            f"{counts.undecodable_images} images that cannot be decoded)"
+            f"{counts.undecodable_images} images that cannot be decoded"
+            f"{': ' if counts.undecodable_because else ''}{counts.undecodable_because})"
         )
     (output / "instances.json").write_text(json.dumps(content))
     return counts
 
 
-def _opened(bag: Path) -> AnyReader:
-    try:
-        return AnyReader([bag], default_typestore=typestore())
-    except FileNotFoundError as error:
-        raise BagError(f"{bag}: there is no such recording: {error}") from error
+def _check_names(names: tuple[str, ...]) -> None:
+    for index, name in enumerate(names):
+        if not name.strip() or name in names[:index]:
+            what = "stands there twice" if name.strip() else "is empty"
+            raise ClassError(f"class {index} of {', '.join(map(repr, names))} {what}; give other --classes")
 
 
 def _messages(reader: AnyReader, bag: Path, topic: str, types: tuple[str, ...]) -> Iterator[Any]:
@@ -210,8 +190,9 @@ def _frames(
             if (len(seen) - 1) % every == 0:
                 try:
                     image = _bgr(message)
-                except BadImageError:
+                except BadImageError as error:
                     counts.undecodable_images += 1
+                    counts.undecodable_because = counts.undecodable_because or str(error)
                 else:
                     yield stamp, image
     counts.detections_without_image = len(found.keys() - seen)
@@ -300,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.images,
             options.detections,
             options.output,
-            classes=tuple(filter(None, options.classes.split(","))),
+            classes=tuple(name.strip() for name in options.classes.split(",")) if options.classes else (),
             threshold=options.threshold,
             every=options.every,
             suffix=f".{options.format}",
@@ -308,7 +289,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (BagError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"wrote {options.output}: " + ", ".join(f"{value} {name}" for name, value in asdict(counts).items()))
+    numbers = {name: value for name, value in asdict(counts).items() if isinstance(value, int)}
+    print(f"wrote {options.output}: " + ", ".join(f"{value} {name}" for name, value in numbers.items()))
+    if counts.undecodable_images:
+        print(f"the first image that cannot be decoded: {counts.undecodable_because}")
     return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.data.coco import ImageReadError, read_image
+from training.data.pictures import ImageReadError, read_image
 
 CLASSES = (
     "pedestrian",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from anydepth_perception.aisle import CLASS_NAMES, AisleFrame
 from training.data.aisle import IMAGE_SIZE, SPLITS, render_image
-from training.data.coco import ImageReadError, read_image
+from training.data.coco import NAMED, read_as_annotated
+from training.data.coco_file import CocoError, CocoFile, read_coco
+from training.data.pictures import ImageReadError
 
 
 class EvaluationDataError(ValueError):
@@ -105,7 +106,8 @@ def aisle_truth(frame: AisleFrame, image_id: int) -> Truth:
 class CocoImages:
     """A data set in COCO's format: a JSON file of annotations and a folder of images.
 
-    The annotations count as they are, as in the official evaluation; `training.data.coco` checks and cuts them.
+    The annotations are checked by the reader that training uses, but count as they are, as in the official evaluation:
+    no box is cut or left out, and annotations of images that are not listed say nothing.
     """
 
     def __init__(self, annotations: Path, folder: Path, class_names: Sequence[str], count: int | None = None) -> None:
@@ -118,71 +120,77 @@ class CocoImages:
             count: take the first images only, in the order of their ids.
 
         Raises:
-            EvaluationDataError: the file is not such a JSON, has no images, or a category that the network lacks.
+            EvaluationDataError: the file cannot be used, one of the images is not there, or an annotation is of a
+                category that the network lacks.
         """
         self.class_names = class_names
-        self._folder = folder
+        self._folder, self._file = folder, annotations
         try:
-            document: dict[str, Any] = json.loads(annotations.read_text(encoding="utf-8"))
-            self._images = sorted(document["images"], key=lambda image: image["id"])[:count]
-            self._truths = _truths(document, self._images, class_names, annotations)
-        except OSError as error:
-            raise EvaluationDataError(f"{annotations}: cannot be read: {error.strerror}") from error
-        except (TypeError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise EvaluationDataError(f"{annotations}: no COCO annotations: {error!r}") from error
-        if not self._images:
-            raise EvaluationDataError(f"{annotations}: lists no images")
-        self.description = f"{annotations.name}, {len(self._images)} images"
+            file = read_coco(annotations, folder)
+        except CocoError as error:
+            raise EvaluationDataError(str(error)) from error
+        if file.repeated:
+            raise EvaluationDataError(f"{file.repeated}; number them anew, as training.data.prepare does")
+        chosen = sorted(range(len(file.images)), key=lambda place: file.images[place].id)[:count]
+        missing = [file.images[place].file_name for place in chosen if not file.images[place].present]
+        if missing:
+            raise EvaluationDataError(
+                f"{annotations}: {len(missing)} of {len(chosen)} images are not in {folder}: "
+                f"{', '.join(missing[:NAMED])}{' ...' if len(missing) > NAMED else ''}; "
+                "take them out of the file, or give their folder"
+            )
+        self._names = [file.images[place].file_name for place in chosen]
+        self._truths = _truths(file, chosen, class_names)
+        self.description = f"{annotations.name}, {len(self)} images"
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._images)
+        return len(self._names)
 
     def load(self, index: int) -> tuple[np.ndarray, Truth]:
         """Reads image `index`.
 
         Raises:
-            EvaluationDataError: its file is missing or no image.
+            EvaluationDataError: its file is missing, no image, or not of the annotated size.
         """
-        path = self._folder / self._images[index]["file_name"]
+        truth = self._truths[index]
         try:
-            return read_image(path), self._truths[index]
+            path = self._folder / self._names[index]
+            return read_as_annotated(path, truth.width, truth.height, self._file), truth
         except ImageReadError as error:
             raise EvaluationDataError(str(error)) from error
 
 
-def _truths(
-    document: dict[str, Any], images: Sequence[dict[str, Any]], class_names: Sequence[str], file: Path
-) -> list[Truth]:
-    classes: dict[int, int] = {}
-    for category in document["categories"]:
-        if category["name"] not in class_names:
-            raise EvaluationDataError(
-                f"{file}: category {category['name']!r} is none of the network's: {', '.join(class_names)}"
-            )
-        classes[category["id"]] = list(class_names).index(category["name"])
-    by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
-    for annotation in document["annotations"]:
-        if annotation["category_id"] not in classes:
-            raise EvaluationDataError(
-                f"{file}: annotation {annotation.get('id')} has the category id {annotation['category_id']}, "
-                f"listed are {', '.join(map(str, sorted(classes)))}"
-            )
-        if annotation["image_id"] in by_image:
-            by_image[annotation["image_id"]].append(annotation)
-    return [
-        Truth(
-            image_id=image["id"],
-            width=image["width"],
-            height=image["height"],
-            boxes_xywh=np.array([each["bbox"] for each in found], np.float64).reshape(-1, 4),
-            class_ids=np.array([classes[each["category_id"]] for each in found], np.int64),
-            areas=np.array([each.get("area", each["bbox"][2] * each["bbox"][3]) for each in found], np.float64),
-            crowd=np.array([bool(each.get("iscrowd", 0)) for each in found], bool),
+def _truths(file: CocoFile, chosen: Sequence[int], class_names: Sequence[str]) -> list[Truth]:
+    """What is in each of the chosen images, under the network's class ids."""
+    known = {name: index for index, name in enumerate(class_names)}
+    used = set(file.labels.tolist())
+    lacking = [name for index, name in enumerate(file.class_names) if name not in known and index in used]
+    if lacking:
+        names = ", ".join(map(repr, lacking))
+        raise EvaluationDataError(
+            f"{file.path}: {'category' if len(lacking) == 1 else 'categories'} {names} "
+            f"{'is' if len(lacking) == 1 else 'are'} none of the network's: {', '.join(class_names)}; "
+            "name the classes alike in training and validation"
         )
-        for image in images
-        for found in [by_image[image["id"]]]
-    ]
+    class_ids = np.array([known.get(name, -1) for name in file.class_names], np.int64)[file.labels]
+    order = np.argsort(file.places, kind="stable")
+    starts = np.searchsorted(file.places[order], np.arange(len(file.images) + 1))
+    truths = []
+    for place in chosen:
+        entry, rows = file.images[place], order[starts[place] : starts[place + 1]]
+        truths.append(
+            Truth(
+                image_id=entry.id,
+                width=entry.width,
+                height=entry.height,
+                boxes_xywh=file.boxes[rows],
+                class_ids=class_ids[rows],
+                areas=file.areas[rows],
+                crowd=file.crowd[rows],
+            )
+        )
+    return truths
 
 
 def aisle_images(split: str, count: int, class_names: Sequence[str]) -> AisleImages:

@@ -336,3 +336,87 @@ def test_yolo_has_no_place_at_hugging_face(tmp_path: Path, run: Run) -> None:
     assert run(tmp_path / "yolov12n.pth", tmp_path / "n.safetensors", "--model", "yolo-n")[0] == 0
     arguments = (tmp_path / "n.safetensors", tmp_path / "hf", "--model", "yolo-n", "--to", "huggingface")
     assert "only AnyDepth-DETR has a place at Hugging Face" in run(*arguments)[2]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "beside"),
+    [
+        ("_orig_mod.", {}),
+        ("module._orig_mod.", {}),
+        ("_orig_mod.module.", {}),
+        ("model.", {"criterion.weight": torch.zeros(3)}),
+        ("module.", {"n_averaged": torch.tensor(7)}),
+        ("net.detector._orig_mod.", {}),
+    ],
+)
+def test_prefixes_of_wrappers_are_taken_off(
+    prefix: str, beside: dict[str, Tensor], state: dict[str, Tensor], tmp_path: Path, run: Run
+) -> None:
+    for name, layout in (("hf", state), ("original", as_original(state))):
+        wrapped = {f"{prefix}{key}": tensor for key, tensor in layout.items()}
+        torch.save({"state_dict": {**wrapped, **beside}, "epoch": 3}, tmp_path / f"{name}.ckpt")
+        output = tmp_path / f"{name}.safetensors"
+        options = ("--model", "detr-r18", "--static", "--no-fine", "--json")
+        code, out, error = run(tmp_path / f"{name}.ckpt", output, *options)
+        assert code == 0, error
+        report = json.loads(out)
+        assert (report["prefix"], set(beside) - set(report["unexpected"])) == (prefix, set())
+        assert_same_tensors(tensors_of(output), expected_tensors(state))
+
+
+def test_of_two_copies_the_moving_average_is_taken(state: dict[str, Tensor], tmp_path: Path, run: Run) -> None:
+    raw = {f"model.{key}": tensor * 0 for key, tensor in state.items()}
+    averaged = {f"ema_model.{key}": tensor for key, tensor in state.items()}
+    torch.save({"state_dict": {**raw, **averaged}}, tmp_path / "two.ckpt")
+    output = tmp_path / "ours.safetensors"
+    assert run(tmp_path / "two.ckpt", output, "--model", "detr-r18", "--static", "--no-fine")[0] == 0
+    assert_same_tensors(tensors_of(output), expected_tensors(state))
+
+
+@pytest.mark.parametrize("wrapping", ["state_dict_ema", "model_ema"])
+def test_a_moving_average_beside_the_weights_is_taken(
+    wrapping: str, state: dict[str, Tensor], tmp_path: Path, run: Run
+) -> None:
+    raw = {key: tensor * 0 for key, tensor in state.items()}
+    torch.save({"state_dict": raw, wrapping: state, "ema": {"decay": 0.9}}, tmp_path / "both.pth")
+    output = tmp_path / "ours.safetensors"
+    arguments = ("--model", "detr-r18", "--static", "--no-fine", "--json")
+    assert json.loads(run(tmp_path / "both.pth", output, *arguments)[1])["wrapping"] == wrapping
+    assert_same_tensors(tensors_of(output), expected_tensors(state))
+
+
+def test_the_format_is_told_by_content_not_by_suffix(source: Path, tmp_path: Path, run: Run) -> None:
+    blob = tmp_path / "4f2c91d0"
+    blob.write_bytes(source.read_bytes())
+    assert run(blob, tmp_path / "ours.safetensors", "--model", "detr-r18")[0] == 0
+
+
+def test_class_names_come_from_the_config_beside_the_weights(
+    state: dict[str, Tensor], tmp_path: Path, run: Run
+) -> None:
+    save_file(state, tmp_path / "model.safetensors")
+    names = {str(index): f"thing {index}" for index in range(80)}
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": names}))
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        assert run(source, tmp_path / "out" / "ours.safetensors", "--model", "detr-r18")[0] == 0
+        assert load_weights(tmp_path / "out" / "ours.safetensors").class_names == list(names.values())
+    assert run(tmp_path, tmp_path / "out" / "b.safetensors", "--model", "detr-r18", "--class-names", "coco")[0] == 0
+    assert load_weights(tmp_path / "out" / "b.safetensors").class_names == list(COCO_NAMES)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "{}", '{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}'])
+def test_a_config_without_names_leaves_cocos(config: str, state: dict[str, Tensor], tmp_path: Path, run: Run) -> None:
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    assert run(tmp_path, tmp_path / "ours.safetensors", "--model", "detr-r18")[0] == 0
+    assert load_weights(tmp_path / "ours.safetensors").class_names == list(COCO_NAMES)
+
+
+def test_other_classes_than_cocos_ask_for_their_names(tmp_path: Path, run: Run) -> None:
+    three = random_rtdetr("r18", seed=0, class_names=("a", "b", "c")).state_dict()
+    save_file(three, tmp_path / "three.safetensors")
+    code, _, error = run(tmp_path / "three.safetensors", tmp_path / "ours.safetensors", "--model", "detr-r18")
+    assert code == 1
+    assert error.count("\n") == 1
+    assert "with 3 classes" in error
+    assert "taken for COCO's: give --class-names" in error

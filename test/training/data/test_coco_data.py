@@ -14,7 +14,9 @@ from coco_folder import box, write_folder
 
 from training.data import aisle
 from training.data.annotated import fit
-from training.data.coco import CocoData, CocoError, ImageReadError, main
+from training.data.coco import CocoData, main
+from training.data.coco_file import CocoError
+from training.data.pictures import ImageReadError
 from training.data.scenes import annotated
 
 EXIF_ROTATED = bytes.fromhex("ffe1 0022 457869660000 4d4d002a00000008 0001 0112 0003 00000001 0006 0000 00000000")

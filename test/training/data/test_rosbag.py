@@ -13,7 +13,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from training.data.coco import CocoData
-from training.data.rosbag import BagError, enclosing_box, export, main, typestore
+from training.data.recording import BagError, typestore
+from training.data.rosbag import enclosing_box, export, main
 
 STORE = typestore()
 IMAGES, DETECTIONS = "/camera/image", "/detections"
@@ -216,6 +217,62 @@ def test_a_recording_without_frames_that_match_is_refused(tmp_path: Path) -> Non
 def test_a_wrong_topic_is_named(tmp_path: Path, images: str, found: str, reason: str) -> None:
     with pytest.raises(BagError, match=reason):
         export(record(tmp_path, [image(1), ONE]), images, found, tmp_path / "out")
+
+
+BOTH = pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+
+
+@BOTH
+def test_a_recording_without_metadata_is_read_from_its_files(tmp_path: Path, plugin: StoragePlugin) -> None:
+    bag = record(tmp_path, [image(1), ONE], plugin)
+    (bag / "metadata.yaml").unlink()
+    content, _ = exported(tmp_path, bag)
+    assert (len(content["images"]), len(content["annotations"])) == (1, 1)
+
+
+def test_a_folder_with_neither_metadata_nor_files_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bag").mkdir()
+    with pytest.raises(BagError, match=r"it has no metadata\.yaml, and no \.mcap or \.db3 file"):
+        exported(tmp_path, tmp_path / "bag")
+
+
+@BOTH
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+def test_a_cut_off_recording_is_refused_with_the_command_that_saves_it(
+    tmp_path: Path, plugin: StoragePlugin, kept: float
+) -> None:
+    file = next(record(tmp_path, [image(1), ONE], plugin).glob("bag.*"))
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content))])
+    command = r"mcap recover .*bag\.mcap" if plugin is StoragePlugin.MCAP else r"sqlite3 .*bag\.db3 \.recover"
+    for given in (file.parent, file):
+        with pytest.raises(BagError, match=command):
+            exported(tmp_path, given)
+
+
+@pytest.mark.parametrize(("classes", "what"), [("a,,pallet", "is empty"), ("a,pallet,a", "stands there twice")])
+def test_empty_and_double_classes_are_refused_before_anything_is_written(
+    tmp_path: Path, classes: str, what: str, capsys: pytest.CaptureFixture
+) -> None:
+    bag = record(tmp_path, [image(1), ONE])
+    options = ["--images", IMAGES, "--detections", DETECTIONS, "--output", str(tmp_path / "out"), "--classes", classes]
+    assert main([str(bag), *options]) == 1
+    assert what in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_detection_of_no_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BagError, match="class 0 of '' is empty; give other --classes"):
+        exported(tmp_path, record(tmp_path, [image(1), detections(1, (BOX, [("", 0.5)]))]))
+
+
+def test_why_an_image_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    bag = record(tmp_path, [compressed(1), compressed(2, b"broken"), ONE, detections(2)])
+    _, counts = exported(tmp_path, bag)
+    assert counts.undecodable_because
+    bag = record(tmp_path / "none", [compressed(2, b"broken"), detections(2)])
+    with pytest.raises(BagError, match=r"1 images that cannot be decoded: .+\)"):
+        exported(tmp_path / "none", bag)
 
 
 @pytest.mark.parametrize("name", ["absent", "wrong.mcap", "wrong.db3", "wrong.txt", "."])

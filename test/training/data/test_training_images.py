@@ -13,8 +13,8 @@ from coco_folder import box, write_folder
 
 from training.data.annotated import Sample, SampleError
 from training.data.batches import training_batches, training_data
-from training.data.coco import ImageReadError
 from training.data.images import TrainingImages
+from training.data.pictures import ImageReadError
 from training.data.processes import Processes
 from training.data.settings import CocoSettings, DetrAugmentation, YoloAugmentation
 from training.recipes.recipe import Recipe, RecipeError, load_recipe
