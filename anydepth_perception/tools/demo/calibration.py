@@ -17,7 +17,7 @@ FULL_HEADROOM = 1.15
 BASE_HEADROOM = 1.1
 """The deadline over the 90th percentile of base under the load, at least."""
 
-NICENESS = (5, 3, 2, 1, 0)
+NICENESS = (3, 2, 1, 0)
 """Loads to try, weakest first. Of weaker ones some frames feel much and others nothing."""
 
 CLEARLY_LATE = 0.8

@@ -33,7 +33,7 @@ from anydepth_perception.tools.demo.turns import POLICIES, TurnFrame, policy_at
 TALLY_PX = 40
 """Height of the line of tallies."""
 
-_STAGE_PX = 42
+_STAGE_PX = 40
 """Width of a stage in the banner, where there is room for all of them."""
 
 

@@ -47,9 +47,9 @@ def run() -> calibration.Calibration:
 
 
 def test_the_weakest_load_that_makes_full_depth_late_is_taken(slowdowns: dict[int, float]) -> None:
-    slowdowns.update({5: 1.2, 3: 1.6, 2: 1.7, 1: 2.0, 0: 2.2})
+    slowdowns.update({3: 1.2, 2: 1.6, 1: 2.0, 0: 2.2})
     chosen = run()
-    assert chosen.niceness == 3
+    assert chosen.niceness == 2
     assert chosen.full_late >= calibration.CLEARLY_LATE
     assert chosen.base_loaded.p90 < chosen.deadline_ms < chosen.full_loaded.p50
 
@@ -69,7 +69,7 @@ def test_a_machine_that_every_load_slows_much_gets_the_weakest_and_a_longer_dead
 
 
 def test_where_no_load_is_strong_enough_the_one_with_most_late_frames_is_taken(slowdowns: dict[int, float]) -> None:
-    slowdowns.update({5: 1.05, 3: 1.1, 2: 1.25, 1: 1.1, 0: 1.05})
+    slowdowns.update({3: 1.1, 2: 1.25, 1: 1.1, 0: 1.05})
     chosen = run()
     assert chosen.niceness == 2
     assert 0.0 < chosen.full_late < calibration.CLEARLY_LATE
