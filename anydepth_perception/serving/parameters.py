@@ -154,9 +154,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several texts."""
+    """One of several texts; `hint` tells what helps whoever asks for another one."""
 
     choices: tuple[str, ...]
+    hint: str = ""
     type_name: ClassVar[str] = "string"
 
     @property
@@ -167,7 +168,7 @@ class Choice:
     def parse(self, value: object, known: Known) -> str:
         """As it is."""
         if not isinstance(value, str) or value not in self.choices:
-            raise refusal(value)
+            raise RefusedValueError(f"{shown(value)}; {self.hint}" if self.hint else shown(value))
         return value
 
     def from_text(self, text: str) -> object:

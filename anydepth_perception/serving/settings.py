@@ -200,7 +200,7 @@ class Settings:
     )
     image_transport: str = _parameter(
         "raw",
-        Choice(("raw", "compressed")),
+        Choice(("raw", "compressed"), "`ros2 run image_transport republish` makes raw images of other transports"),
         "raw subscribes to sensor_msgs/Image on the topic; compressed to CompressedImage on <topic>/compressed.",
     )
     max_image_pixels: int = _parameter(

@@ -249,3 +249,8 @@ def test_what_was_set_before_the_bundle_was_known_is_held_against_it_then():
     for bad in (Settings(class_score_thresholds=("dog:0.5",)), Settings(depth="FFE")):
         with pytest.raises(ParameterError, match=r"class 'dog' is unknown|stages, this network has 8"):
             bad.checked(EIGHT_STAGES, classes)
+
+
+def test_other_image_transports_are_refused_with_what_makes_raw_images_of_them():
+    with pytest.raises(ParameterError, match=r"got 'theora'; `ros2 run image_transport republish` makes raw"):
+        Settings.from_values({"image_transport": "theora"})
