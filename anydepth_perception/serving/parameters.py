@@ -18,6 +18,10 @@ Value = bool | int | float | str | tuple[str, ...] | tuple[float, ...]
 Parsed = TypeVar("Parsed", bound=Value, covariant=True)
 
 
+_SHOWN = 200
+"""Characters or entries of a refused value that a message repeats."""
+
+
 class RefusedValueError(ValueError):
     """A value that a parameter does not accept; the text is the value as it was given, and why where that helps."""
 
@@ -228,8 +232,11 @@ class DepthLimit:
 
 
 def shown(value: object) -> str:
-    """A value and its type, for a message."""
-    return "no value" if value is None else f"{value!r} ({type(value).__name__})"
+    """A value and its type, for a message; a long one is cut."""
+    if value is None:
+        return "no value"
+    text = repr(value[:_SHOWN]) + "..." if isinstance(value, str | list | tuple) and len(value) > _SHOWN else repr(value)
+    return f"{text[:2 * _SHOWN]} ({type(value).__name__})"
 
 
 def refusal(value: object) -> RefusedValueError:

@@ -252,5 +252,12 @@ def test_what_was_set_before_the_bundle_was_known_is_held_against_it_then():
 
 
 def test_other_image_transports_are_refused_with_what_makes_raw_images_of_them():
-    with pytest.raises(ParameterError, match=r"got 'theora'; `ros2 run image_transport republish` makes raw"):
+    with pytest.raises(ParameterError, match=r"got 'theora' \(str\); `ros2 run image_transport republish` makes raw"):
         Settings.from_values({"image_transport": "theora"})
+
+
+@pytest.mark.parametrize("value", ["x" * 1_000_000, ["y" * 1_000_000], ["z"] * 1_000_000])
+def test_a_long_value_is_not_repeated_in_its_refusal(value):
+    with pytest.raises(ParameterError) as error:
+        Settings.from_values({"image_transport": value})
+    assert len(str(error.value)) < 1000
