@@ -18,8 +18,8 @@ Value = bool | int | float | str | tuple[str, ...] | tuple[float, ...]
 Parsed = TypeVar("Parsed", bound=Value, covariant=True)
 
 
-_SHOWN = 200
-"""Characters or entries of a refused value that a message repeats."""
+_SHOWN = 400
+"""Characters of a refused value that a message repeats."""
 
 
 class RefusedValueError(ValueError):
@@ -233,10 +233,10 @@ class DepthLimit:
 
 def shown(value: object) -> str:
     """A value and its type, for a message; a long one is cut."""
-    if value is None:
-        return "no value"
-    text = repr(value[:_SHOWN]) + "..." if isinstance(value, str | list | tuple) and len(value) > _SHOWN else repr(value)
-    return f"{text[:2 * _SHOWN]} ({type(value).__name__})"
+    text = repr(value)
+    if len(text) > _SHOWN:
+        text = f"{text[:_SHOWN]}..."
+    return "no value" if value is None else f"{text} ({type(value).__name__})"
 
 
 def refusal(value: object) -> RefusedValueError:
