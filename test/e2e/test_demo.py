@@ -12,7 +12,7 @@ from ros_processes import ROOT, child_environment, runtime_python
 KEYS = {
     *("frames_published", "frames_received", "frames_replaced", "frames_lost", "detections", "recall50"),
     *("precision50", "latency_ms_p50", "latency_ms_p95", "deadline_ms", "miss_percent", "rungs_used"),
-    *("depth_before_load", "depth_under_load", "depth_after_load"),
+    *("depth_before_load", "depth_under_load", "depth_after_load", "policies", "auto_gain_percent"),
 }
 
 
@@ -29,6 +29,8 @@ def test_a_short_demo_ends_with_its_summary_video_and_timeline(tmp_path: Path) -
     assert summary.keys() >= KEYS
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["frames_published"] > 20
+    assert summary["policies"].keys() == {"auto", "full", "base"}
+    assert all(0.0 <= score["on_time_recall"] <= 1.0 for score in summary["policies"].values())
     assert summary["frames_received"] + summary["frames_lost"] == summary["frames_published"]
     assert summary["recall50"] > 0.3
     assert summary["detections"] > summary["frames_served"]

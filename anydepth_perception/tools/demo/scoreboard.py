@@ -20,6 +20,7 @@ class PolicyScore(TypedDict):
 
     frames: int
     late_percent: float
+    late_refined_percent: float
     on_time_recall: float
     on_time_ap: float
     latency_ms_p50: float
@@ -34,6 +35,7 @@ def score_policies(run: Run) -> dict[str, PolicyScore]:
 def score(run: Run, frames: Sequence[TurnFrame]) -> PolicyScore:
     """The score of some frames.
 
+    `late_refined_percent` is the part of the late ones that ran more than base: the others nothing would have met.
     `on_time_recall` in [0, 1] is of the true boxes of all of them, at IoU 0.5. `on_time_ap` is the mean, in AP points,
     of the bundle's AP of what ran where the frame was in time, and of 0 where it was not.
     """
@@ -43,11 +45,14 @@ def score(run: Run, frames: Sequence[TurnFrame]) -> PolicyScore:
         objects, ignored = split_truth(run.recording.truth[frame.stamp_ns])
         compare(found or _NOTHING, objects, ignored, agreement)
         precision += run.precision_in_time(frame)
+    base = str(run.space.base)
+    refined = sum(frame.served is not None and not frame.on_time and frame.served.depth != base for frame in frames)
     latencies = [frame.served.latency_ms for frame in frames if frame.served is not None] or [0.0]
     number = max(1, len(frames))
     return {
         "frames": len(frames),
         "late_percent": round(100 * sum(not frame.on_time for frame in frames) / number, 2),
+        "late_refined_percent": round(100 * refined / number, 2),
         "on_time_recall": round(agreement.recall, 4),
         "on_time_ap": round(100 * precision / number, 2),
         "latency_ms_p50": round(float(np.percentile(latencies, 50)), 2),

@@ -132,7 +132,8 @@ def gain_in_words(scores: Mapping[str, PolicyScore]) -> str:
         f"{scores[policy]['late_percent']:.1f} % late)"
         for policy in ("full", "base")
     ]
-    return f"auto: {auto['on_time_ap']:.1f} AP in time, {auto['late_percent']:.1f} % late: {', '.join(others)}"
+    late = f"{auto['late_percent']:.1f} % late ({auto['late_refined_percent']:.1f} % beyond base)"
+    return f"auto: {auto['on_time_ap']:.1f} AP in time, {late}: {', '.join(others)}"
 
 
 def print_summary(summary: Summary, options: DemoOptions) -> None:
